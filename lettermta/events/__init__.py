@@ -1,0 +1,1 @@
+"""Telling others what happened, from the outbox: the event log and hooks in Python."""

@@ -1,0 +1,181 @@
+"""The seams: what each step of the way promises to the next one.
+
+``smtp`` knows only :class:`ISMTPServer`, :class:`ISubmitter` and :class:`IContent`; ``submission``, ``delivery`` and ``events`` meet in
+:class:`ISpool`. A replacement for any part provides one of these interfaces and is named in ``service.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+from twisted.cred.portal import Portal
+from twisted.internet.defer import Deferred
+from zope.interface import Attribute, Interface
+
+from lettermta.event import Event
+from lettermta.message import Envelope, Lane, Message, Outcome, Peer, QueueEntry, Reply, Verdict
+
+
+class IContent(Interface):
+    """A buffer that takes one message's content while it arrives: lines ended by CRLF, dot-stuffing undone (RFC 5321 section 4.5.2)."""
+
+    size: int = Attribute("Octets written so far.")
+
+    def write(data: bytes) -> Deferred[None] | None:
+        """Take the next octets. When a Deferred is returned, the caller stops reading until it fires, so memory stays bounded."""
+
+    def head() -> bytes:
+        """The header block as it came: each line ended by CRLF, without the empty line. Called once all content is written."""
+
+    def body_size() -> int:
+        """Octets behind the empty line that ends the header block."""
+
+    def discard() -> None:
+        """Forget the content; safe to call at any time and more than once."""
+
+
+class ISubmitter(Interface):
+    """The avatar of a session that may submit mail: a project, by its token or by its trusted network.
+
+    ``mail`` and ``recipient`` raise :class:`~lettermta.message.Refused` to refuse; what they raise is the reply.
+    """
+
+    max_size: int = Attribute("Largest message in octets, announced by SIZE (RFC 1870).")
+    max_recipients: int = Attribute("Most recipients of one transaction (RFC 5321 section 4.5.3.1.8).")
+
+    def mail(envelope: Envelope) -> None:
+        """A transaction is to begin with this envelope (which has no recipients yet)."""
+
+    def recipient(envelope: Envelope, address: str) -> None:
+        """``address`` is to be added to the envelope's recipients."""
+
+    def content() -> IContent:
+        """A buffer for the content of the transaction whose DATA is about to be answered by 354; may raise Refused."""
+
+    def submit(envelope: Envelope, content: IContent) -> Deferred[Reply]:
+        """Take responsibility for the message (RFC 5321 section 6.1).
+
+        Fires with the 250 once the message is durable; fails with Refused when it is refused. Either way the content is the callee's.
+        """
+
+
+class ISMTPServer(Interface):
+    """What the edge asks of whoever owns submission: one for each listener."""
+
+    hostname: str = Attribute("The name in the banner, in EHLO's answer and in Received.")
+    portal: Portal = Attribute("Where credentials become an ISubmitter.")
+    max_size: int = Attribute("The SIZE that EHLO announces before the client is known.")
+
+    def mechanisms(secure: bool) -> Sequence[str]:
+        """The SASL mechanisms to offer (RFC 4954) on a channel that is encrypted (``secure``) or not; none when logging in is impossible."""
+
+    def trusted(peer: Peer) -> ISubmitter | None:
+        """The submitter that this client is without logging in, or None when it has to log in."""
+
+
+class ISpoolListener(Interface):
+    """Told, in the reactor's thread and once per commit, of what has just become durable."""
+
+    def entries_stored(entries: Sequence[QueueEntry]) -> None:
+        """New entries in the order in which they were stored."""
+
+    def events_stored(events: Sequence[tuple[int, Event]]) -> None:
+        """New events with their sequence numbers, ascending."""
+
+
+class IStoredContent(Interface):
+    """The content of one spooled message, as it is to leave."""
+
+    size: int = Attribute("Octets of head, empty line and body together.")
+
+    def whole() -> bytes | None:
+        """All of it (head, empty line, body) when it is in memory, else None: then it is read in pieces."""
+
+    def pieces() -> AsyncIterator[bytes]:
+        """All of it in pieces of bounded size, read off the reactor's thread."""
+
+
+class ISpool(Interface):
+    """Durable storage of messages, recipients and the events outbox. Every Deferred that stands for a write fires after its sync."""
+
+    def content() -> IContent:
+        """A buffer for a new message's content."""
+
+    def store(message: Message, created: Event) -> Deferred[None]:
+        """Store a message, its recipients and its first event in one commit."""
+
+    def record(entry: QueueEntry, outcomes: Sequence[Outcome], events: Sequence[Event]) -> Deferred[None]:
+        """Store what an attempt came to, with its events, in one commit; a message without unfinished recipients leaves the spool."""
+
+    def load(entry: QueueEntry) -> Deferred[IStoredContent]:
+        """The content of an entry's message; fails with LookupError when it isn't there."""
+
+    def lanes() -> Deferred[Sequence[tuple[Lane, float]]]:
+        """Every lane with waiting recipients, and when its first one is due."""
+
+    def due(lane: Lane, now: float, limit: int) -> Deferred[Sequence[QueueEntry]]:
+        """The lane's recipients that are due at ``now``, earliest first, at most ``limit`` of them, grouped by message."""
+
+    def next_due(lane: Lane) -> Deferred[float | None]:
+        """When the lane's first waiting recipient is due, or None."""
+
+    def query(filters: Mapping[str, Any], after: int, limit: int) -> Deferred[Sequence[Mapping[str, Any]]]:
+        """A page of recipients for the queue tools: those behind number ``after`` that pass ``filters``, in ascending order."""
+
+    def message(identifier: str) -> Deferred[Mapping[str, Any] | None]:
+        """All there is to show of one message, or None."""
+
+    def events(after: int, limit: int) -> Deferred[Sequence[tuple[int, Event]]]:
+        """The next events behind sequence number ``after``, ascending."""
+
+    def cursor(sink: str) -> Deferred[int]:
+        """The sequence number of the last event that ``sink`` has confirmed; 0 at first."""
+
+    def advance(sink: str, sequence: int) -> Deferred[None]:
+        """Note that ``sink`` has confirmed every event up to ``sequence``."""
+
+    def trim(before: float) -> Deferred[int]:
+        """Forget events older than ``before`` that every sink has confirmed; fires with how many."""
+
+    def subscribe(listener: ISpoolListener) -> None:
+        """Have ``listener`` told of each commit from now on."""
+
+    def close() -> Deferred[None]:
+        """Finish what waits, sync, and let go of the files."""
+
+
+class IChannel(Interface):
+    """An open way to one destination, used for one entry at a time: an SMTP connection, a Maildir, the void."""
+
+    usable: bool = Attribute("Whether another entry may be sent now.")
+
+    def send(entry: QueueEntry, content: IStoredContent) -> Deferred[Sequence[Verdict]]:
+        """Attempt the entry; fires with one verdict a recipient, in the entry's order, and never fails."""
+
+    def close() -> None:
+        """Part in good order (QUIT)."""
+
+
+class ITransport(Interface):
+    """Opens channels to one destination."""
+
+    def open() -> Deferred[IChannel]:
+        """A new channel; fails with :class:`~lettermta.message.Unreachable` when none can be had."""
+
+
+class IResolver(Interface):
+    """Name look-ups for delivery (RFC 5321 section 5)."""
+
+    def mx(domain: str) -> Deferred[Sequence[tuple[int, str]]]:
+        """The MX records as (preference, host), unsorted; empty when the name exists and has none. Fails as ``delivery.resolver`` says."""
+
+    def addresses(host: str) -> Deferred[Sequence[str]]:
+        """The IPv6 and IPv4 addresses of a host; empty when the name exists and has none."""
+
+
+class IEventHook(Interface):
+    """A user's Python class that gets every event; named by its dotted path in ``[events] hooks``."""
+
+    def event_happened(event: Event) -> Deferred[None] | None:
+        """Take one event. Raise, or return a Deferred that fails, to get it again later."""

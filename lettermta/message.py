@@ -1,0 +1,229 @@
+"""The words of the mission as data: replies, envelopes, messages, queue entries and outcomes.
+
+Nothing here does any I/O. Times are wall-clock seconds since the epoch, sizes are octets, addresses are ``local@domain`` without
+angle brackets (the null sender is the empty string).
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Mapping, Sequence
+
+from attrs import define, frozen
+from uuid_utils import uuid7
+
+_ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?: |$)")
+
+
+def new_id() -> str:
+    """A new UUIDv7 in text form (RFC 9562 section 5.7): message ids, event ids and account ids are made here and nowhere else."""
+    return str(uuid7())
+
+
+class State(enum.StrEnum):
+    """The state of one recipient."""
+
+    QUEUED = "queued"
+    SCHEDULED = "scheduled"
+    HELD = "held"
+    DEFERRED = "deferred"
+    DELIVERED = "delivered"
+    BOUNCED = "bounced"
+    EXPIRED = "expired"
+    SUPPRESSED = "suppressed"
+    CANCELED = "canceled"
+    QUARANTINED = "quarantined"
+
+
+WAITING = frozenset({State.QUEUED, State.SCHEDULED, State.DEFERRED})
+"""States in which the scheduler will try the recipient by itself when its time has come."""
+
+FINAL = frozenset({State.DELIVERED, State.BOUNCED, State.EXPIRED, State.SUPPRESSED, State.CANCELED})
+"""States that a recipient never leaves: a message all of whose recipients are in one of them leaves the spool."""
+
+
+@frozen
+class Reply:
+    """An SMTP reply, ours or a peer's (RFC 5321 section 4.2, RFC 2034).
+
+    ``text`` holds the lines without code and enhanced code, joined by a line feed.
+    """
+
+    code: int
+    enhanced: str | None
+    text: str
+
+    @classmethod
+    def parse(cls, code: int, lines: Sequence[str]) -> Reply:
+        """Build a peer's reply from its code and its lines' texts; an enhanced code that leads each line is taken off."""
+        match = _ENHANCED.match(lines[0]) if lines else None
+        if match is None:
+            return cls(code, None, "\n".join(lines))
+        enhanced = match[1]
+        return cls(code, enhanced, "\n".join(line.removeprefix(enhanced).removeprefix(" ") for line in lines))
+
+    @property
+    def positive(self) -> bool:
+        """Whether the command succeeded (2yz)."""
+        return 200 <= self.code < 300
+
+    @property
+    def permanent(self) -> bool:
+        """Whether trying again is useless (5yz); every other failure is temporary, unknown codes too (HARD-CASES row 22)."""
+        return 500 <= self.code < 600
+
+    def encode(self) -> bytes:
+        """The reply as octets for the wire, each line ended by CRLF."""
+        prefix = f"{self.enhanced} " if self.enhanced else ""
+        lines = self.text.split("\n")
+        out = [f"{self.code}-{prefix}{line}\r\n" for line in lines[:-1]]
+        out.append(f"{self.code} {prefix}{lines[-1]}\r\n")
+        return "".join(out).encode("utf-8", "replace")
+
+    def __str__(self) -> str:
+        enhanced = f" {self.enhanced}" if self.enhanced else ""
+        return f"{self.code}{enhanced} {self.text}".replace("\n", " / ")
+
+
+class Refused(Exception):
+    """Raised (or failed with) to answer an SMTP command by ``reply``; ``cause`` is for the log alone and never reaches the client."""
+
+    def __init__(self, reply: Reply, cause: str = "") -> None:
+        super().__init__(str(reply))
+        self.reply = reply
+        self.cause = cause
+
+
+@define
+class Peer:
+    """What is known of the client at the other end of an incoming session."""
+
+    address: str
+    port: int
+    listener: str
+    helo: str = ""
+    esmtp: bool = False
+    tls: str | None = None
+    """Protocol version and cipher, like ``TLSv1.3 TLS_AES_256_GCM_SHA384``; None while the channel is in clear."""
+    login: str | None = None
+    """The mechanism that logged the session in, or None."""
+
+
+@define
+class Envelope:
+    """One transaction as the client declared it: filled by MAIL and RCPT, read by submission (RFC 5321 section 2.3.1)."""
+
+    peer: Peer
+    sender: str
+    size: int | None = None
+    """SIZE= of MAIL (RFC 1870), or None."""
+    eight_bit: bool = False
+    """BODY=8BITMIME was declared (RFC 6152)."""
+    recipients: list[str] = []
+
+
+@frozen
+class Message:
+    """A message that submission has accepted and the spool is to store, with everything later steps need of it."""
+
+    id: str
+    project_id: str
+    project: str
+    route_id: str
+    route: str
+    sender: str
+    recipients: tuple[str, ...]
+    tag: str | None
+    metadata: Mapping[str, str]
+    head: bytes
+    """The header block as it leaves: each line ended by CRLF, without the empty line that ends the block."""
+    content: object
+    """The :class:`~lettermta.interfaces.IContent` whose body this is."""
+    size: int
+    eight_bit: bool
+    created: float
+    expires: float
+    facts: bytes
+    """JSON object, shared by all events of the message: message_id, subject, metadata, tag, tags, headers."""
+    context: bytes
+    """JSON object: the ``context`` of all events of the message."""
+
+
+@frozen
+class Lane:
+    """What the scheduler serves in turn: one domain's mail of one route."""
+
+    route_id: str
+    domain: str
+
+
+@define
+class QueuedRecipient:
+    """One recipient that waits for an attempt. ``number`` is its key in the spool."""
+
+    number: int
+    address: str
+    attempts: int = 0
+    handed_over: bool = False
+    """An earlier attempt handed the content over, so ``message.sent`` has been told."""
+
+
+@define
+class QueueEntry:
+    """One message with those of its recipients that share a lane and are due: the unit of an attempt."""
+
+    number: int
+    id: str
+    lane: Lane
+    project: str
+    route: str
+    sender: str
+    size: int
+    eight_bit: bool
+    created: float
+    expires: float
+    facts: bytes
+    context: bytes
+    recipients: list[QueuedRecipient]
+
+
+@frozen
+class Verdict:
+    """What one attempt came to for one recipient, as the channel saw it.
+
+    ``reply`` decides: 2yz delivered, 5yz permanent, anything else temporary. ``remote`` tells if the other side said it, or if
+    we put our own reply in its place (connection lost, no such host). ``handed_over``: the whole content was sent before the reply.
+    """
+
+    recipient: QueuedRecipient
+    reply: Reply
+    remote: bool = True
+    handed_over: bool = False
+
+
+class Unreachable(Exception):
+    """No channel could be opened; ``reply`` decides what becomes of its mail, ``remote`` as in :class:`Verdict`."""
+
+    def __init__(self, reply: Reply, *, remote: bool = False) -> None:
+        super().__init__(str(reply))
+        self.reply = reply
+        self.remote = remote
+
+
+@frozen
+class Outcome:
+    """What an attempt came to for one recipient, once the schedule has been asked."""
+
+    recipient: QueuedRecipient
+    state: State
+    reply: str
+    """The deciding reply, or our own words for it, as the queue tools show it."""
+    due: float = 0.0
+    """When to try again; only for states in :data:`WAITING`."""
+    handed_over: bool = False
+
+
+def domain_of(address: str) -> str:
+    """The domain of an address in lower case: what it is routed by. An address literal is kept with its brackets."""
+    return address.rpartition("@")[2].lower()
