@@ -68,7 +68,7 @@ class ISMTPServer(Interface):
     max_size: int = Attribute("The SIZE that EHLO announces before the client is known.")
 
     def mechanisms(secure: bool) -> Sequence[str]:
-        """The SASL mechanisms to offer (RFC 4954) on a channel that is encrypted (``secure``) or not; none when logging in is impossible."""
+        """The SASL mechanisms to offer (RFC 4954) on an encrypted channel (``secure``) or one in clear; maybe none."""
 
     def trusted(peer: Peer) -> ISubmitter | None:
         """The submitter that this client is without logging in, or None when it has to log in."""
@@ -168,7 +168,7 @@ class IResolver(Interface):
     """Name look-ups for delivery (RFC 5321 section 5)."""
 
     def mx(domain: str) -> Deferred[Sequence[tuple[int, str]]]:
-        """The MX records as (preference, host), unsorted; empty when the name exists and has none. Fails as ``delivery.resolver`` says."""
+        """The MX records as (preference, host), unsorted; empty when the name exists and has none. Fails as delivery.resolver says."""
 
     def addresses(host: str) -> Deferred[Sequence[str]]:
         """The IPv6 and IPv4 addresses of a host; empty when the name exists and has none."""

@@ -10,7 +10,7 @@ import enum
 import re
 from collections.abc import Mapping, Sequence
 
-from attrs import define, frozen
+from attrs import Factory, define, frozen
 from uuid_utils import uuid7
 
 _ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?: |$)")
@@ -87,7 +87,7 @@ class Reply:
 
 
 class Refused(Exception):
-    """Raised (or failed with) to answer an SMTP command by ``reply``; ``cause`` is for the log alone and never reaches the client."""
+    """Raised (or failed with) to answer a command by ``reply``; ``cause`` is for the log alone and never reaches the client."""
 
     def __init__(self, reply: Reply, cause: str = "") -> None:
         super().__init__(str(reply))
@@ -120,7 +120,7 @@ class Envelope:
     """SIZE= of MAIL (RFC 1870), or None."""
     eight_bit: bool = False
     """BODY=8BITMIME was declared (RFC 6152)."""
-    recipients: list[str] = []
+    recipients: list[str] = Factory(list)
 
 
 @frozen
