@@ -9,7 +9,7 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred
 
 from lettermta.interfaces import IContent
-from lettermta.message import Reply
+from lettermta.message import Refused, Reply
 
 _END = b"\r\n.\r\n"
 
@@ -68,7 +68,10 @@ class ContentReader:
         if self._sink.size + len(piece) > self._limit:
             self._fail(TOO_LARGE)
             return
-        self.wait = self._sink.write(piece)
+        try:
+            self.wait = self._sink.write(piece)
+        except Refused as refused:
+            self._fail(refused.reply)
 
     def _fail(self, reply: Reply) -> None:
         self.fault = reply

@@ -1,0 +1,49 @@
+"""The configuration file: INI, strict, every fault reported at once with its line (``docs/configuration.md`` is the operator's page).
+
+:func:`load` returns a :class:`Config` whose values are right in themselves and together, or raises :class:`ConfigError`; it opens the
+file and the certificates that it names, and touches neither network nor reactor. ``schema.py`` declares sections and keys, ``kinds.py``
+what values may be, ``ini.py`` reads the form, ``reading.py`` fills the schema, ``reference.py`` prints ``etc/mta.ini`` and the page.
+"""
+
+from lettermta.config.faults import ConfigError, Fault
+from lettermta.config.kinds import HostPort, Network
+from lettermta.config.reading import load
+from lettermta.config.reference import reference_ini, reference_markdown
+from lettermta.config.schema import (
+    AuthBeforeTLS,
+    Config,
+    Delivery,
+    DeliveryTLS,
+    Dns,
+    Events,
+    Limits,
+    Listener,
+    Mta,
+    Security,
+    Submission,
+    Tls,
+    TLSVersion,
+)
+
+__all__ = [
+    "AuthBeforeTLS",
+    "Config",
+    "ConfigError",
+    "Delivery",
+    "DeliveryTLS",
+    "Dns",
+    "Events",
+    "Fault",
+    "HostPort",
+    "Limits",
+    "Listener",
+    "Mta",
+    "Network",
+    "Security",
+    "Submission",
+    "TLSVersion",
+    "Tls",
+    "load",
+    "reference_ini",
+    "reference_markdown",
+]

@@ -1,0 +1,186 @@
+"""From a file to a :class:`~lettermta.config.schema.Config`, or to everything that is wrong with it at once."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+
+from lettermta.config.faults import ConfigError, Fault, Objection, Wrong, quoted
+from lettermta.config.ini import Block, Entry, Reader
+from lettermta.config.kinds import either
+from lettermta.config.schema import Config, Key, Listener, Section, overlap
+
+_VARIABLE = re.compile(r"\$\{([^}\n]*)(\}|$)", re.MULTILINE)
+_VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def load(path: str | Path, environ: Mapping[str, str] = os.environ) -> Config:
+    """Read a configuration file; raises :class:`~lettermta.config.faults.ConfigError` with all that is wrong, and nothing else.
+
+    ``${NAME}`` in a value stands for that variable of ``environ``. Besides the file, those that it names in ``[tls]`` are opened.
+    """
+    file = Path(path)
+    reader = Reader(file)
+    reader.read(_text(file))
+    filling = _Filling(file, environ)
+    config = filling.config(reader.blocks)
+    faults = reader.faults + filling.faults
+    if faults:
+        raise ConfigError(faults)
+    return config
+
+
+def _text(file: Path) -> str:
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise ConfigError([Fault(file, None, None, None, f"can't be read: {error.strerror}", "a configuration file")]) from None
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        # Offsets count from behind a byte order mark, which holds no line feed, so the lines are right all the same.
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigError([Fault(file, line, None, None, "this line is not UTF-8", "text in UTF-8")]) from None
+
+
+class _Unset(Exception):
+    """A variable of the environment that isn't there, or not a variable at all; the text is the problem."""
+
+
+@frozen
+class _Filled:
+    """A section with the block that it came from, for what is checked across sections."""
+
+    section: Section
+    block: Block
+
+
+class _Filling:
+    """Fills the schema with the values of one file and notes each fault on the way."""
+
+    def __init__(self, file: Path, environ: Mapping[str, str]) -> None:
+        self.faults: list[Fault] = []
+        self._file = file
+        self._folder = file.absolute().parent
+        self._environ = environ
+
+    def config(self, blocks: Mapping[str, Block]) -> Config:
+        """The configuration; only to be used when there are no faults."""
+        for block in blocks.values():
+            self._known(block)
+        values: dict[str, Any] = {}
+        for word, (attribute, cls) in Config.sections().items():
+            if cls.named():
+                found = [self._section(cls, block) for name, block in blocks.items() if name.split()[0] == word and " " in name]
+                if not found:
+                    self._fault(Block(f"{word} NAME"), None, "there is none of these sections", "at least one")
+                filled = [each for each in found if each is not None]
+                self._across(filled)
+                values[attribute] = tuple(each.section for each in filled)
+            else:
+                single = self._section(cls, blocks.get(word, Block(word)))
+                values[attribute] = single.section if single is not None else None
+        return Config(path=self._file.absolute(), **values)
+
+    def _fault(
+        self, block: Block, entry: Entry | None, problem: str, expected: str, item: str | None = None, key: str | None = None
+    ) -> None:
+        line = entry.line_of(item) if entry is not None else block.line
+        self.faults.append(Fault(self._file, line, block.name, key or (entry.key if entry is not None else None), problem, expected))
+
+    def _known(self, block: Block) -> None:
+        """Note a section that isn't in the schema; its keys can't be judged."""
+        word, _, title = block.name.partition(" ")
+        sections = Config.sections()
+        headers = [f"{name} NAME" if cls.named() else name for name, (_, cls) in sections.items()]
+        if word in sections and sections[word][1].named():
+            if not title:
+                self._fault(block, None, "this section has no name", f"[{word} NAME]")
+        elif word not in sections:
+            close = difflib.get_close_matches(word.lower(), sections, 1)
+            hint = f" (did you mean [{headers[list(sections).index(close[0])]}]?)" if close else ""
+            self._fault(block, None, f"unknown section{hint}", either(headers))
+        elif title:
+            self._fault(block, None, "there is only one such section, without a name", f"[{word}]")
+
+    def _section(self, cls: type[Section], block: Block) -> _Filled | None:
+        before = len(self.faults)
+        known = [key.name for key in cls.written()]
+        for entry in block.entries.values():
+            if entry.key not in known:
+                self._unknown(block, entry, known)
+        values = {key.name: self._value(block, key) for key in cls.declared()}
+        if len(self.faults) > before:
+            return None
+        section = cls(**values)
+        self._object(block, section.objections())
+        return _Filled(section, block)
+
+    def _unknown(self, block: Block, entry: Entry, names: list[str]) -> None:
+        close = difflib.get_close_matches(entry.key.lower(), names, 1)
+        elsewhere = [name for name, (_, cls) in Config.sections().items() if entry.key in [key.name for key in cls.written()]]
+        hint = f" (did you mean {close[0]}?)" if close else f" (it belongs to [{elsewhere[0]}])" if elsewhere else ""
+        self._fault(block, entry, f"unknown key{hint}", either(names))
+
+    def _value(self, block: Block, key: Key) -> Any:
+        entry = block.entries.get(key.name)
+        if key.titles:
+            return self._parse(block, key, Entry(key.name, block.line or 0, [(block.line or 0, block.name.partition(" ")[2])]))
+        if entry is not None:
+            return self._parse(block, key, entry)
+        if key.default is None:
+            self._fault(block, None, "this key is missing", key.kind.expected, key=key.name)
+            return None
+        try:
+            return key.kind.parse(key.default_text(), self._folder)
+        except Wrong as wrong:
+            self._fault(block, None, f"{key.shown}, {quoted(wrong.item)}, {wrong.complaint}", key.kind.expected, key=key.name)
+            return None
+
+    def _parse(self, block: Block, key: Key, entry: Entry) -> Any:
+        try:
+            return key.kind.parse(self._expanded(entry.text), self._folder)
+        except _Unset as unset:
+            self._fault(block, entry, str(unset), "${NAME} with the name of a variable that is set")
+        except Wrong as wrong:
+            self._fault(block, entry, f"{_shown(entry, wrong.item)}{wrong.complaint}", key.kind.expected, wrong.item)
+        return None
+
+    def _expanded(self, text: str) -> str:
+        def value(match: re.Match[str]) -> str:
+            if not match[2] or not _VARIABLE_NAME.fullmatch(match[1]):
+                raise _Unset(f"{quoted(match[0])} is not the name of a variable")
+            if match[1] not in self._environ:
+                raise _Unset(f"the environment variable {match[1]} is not set")
+            return self._environ[match[1]]
+
+        return _VARIABLE.sub(value, text).strip()
+
+    def _object(self, block: Block, objections: Iterable[Objection]) -> None:
+        for objection in objections:
+            entry = block.entries.get(objection.key)
+            shown = _shown(entry, objection.item) if entry is not None and objection.item else ""
+            self._fault(block, entry, shown + objection.complaint, objection.expected, objection.item, objection.key)
+
+    def _across(self, filled: list[_Filled]) -> None:
+        """Note each port of a listener that an earlier one has taken on the same address."""
+        listeners = [(each.section, each.block) for each in filled if isinstance(each.section, Listener)]
+        for number, (listener, block) in enumerate(listeners):
+            for port in listener.ports:
+                for other, taken in listeners[:number]:
+                    if port in other.ports and any(overlap(a, b) for a in listener.addresses for b in other.addresses):
+                        complaint = f"is taken by [{taken.name}] on line {taken.line}"
+                        self._object(block, [Objection("ports", complaint, "each port once for an address", str(port))])
+                        break
+
+
+def _shown(entry: Entry, item: str) -> str:
+    """What an error may show of a value: the part that is wrong, or all as it is written if some of it came from the environment."""
+    shown = entry.text if "${" in entry.text else item
+    return f"{quoted(shown)} " if shown else ""

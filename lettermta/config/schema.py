@@ -1,0 +1,362 @@
+"""Every section and key there is, declared once: the reader, ``etc/mta.ini`` and ``docs/configuration.md`` follow from this module.
+
+A new key is one line in its section's class; a new section is one class and one line in :class:`Config`. A section's name in the file
+is its class's name in lower case, and the docstring is what the operator reads about it. A key enters the schema when it works.
+
+Sections can also be made in Python, by keywords; whatever is left out has the same default as in the file. The kinds and what a section
+objects to are then not asked.
+"""
+
+from __future__ import annotations
+
+import enum
+import socket
+from collections.abc import Callable, Iterable
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, TypeVar, dataclass_transform
+
+import attrs
+from attrs import frozen
+
+from lettermta.config import kinds
+from lettermta.config.faults import Objection
+from lettermta.config.kinds import HostPort, Kind, Network
+
+T = TypeVar("T")
+
+
+def _machine_name() -> str:
+    return socket.gethostname()  # and not getfqdn(), which asks DNS and may block
+
+
+class Security(enum.StrEnum):
+    """How a listener's channel becomes encrypted."""
+
+    STARTTLS = "starttls"
+    TLS = "tls"
+    AUTO = "auto"
+
+
+class AuthBeforeTLS(enum.StrEnum):
+    """The SASL mechanisms that a listener offers in clear."""
+
+    NONE = "none"
+    CRAM_MD5 = "cram-md5"
+    ALL = "all"
+
+
+class TLSVersion(enum.StrEnum):
+    """The TLS versions that may be the lowest."""
+
+    V1_2 = "TLSv1.2"
+    V1_3 = "TLSv1.3"
+
+
+class DeliveryTLS(enum.StrEnum):
+    """What delivery wants of TLS."""
+
+    OPPORTUNISTIC = "opportunistic"
+    REQUIRE = "require"
+    OFF = "off"
+
+
+@frozen
+class Key:
+    """All there is to know of a key: its name, its kind and what the operator reads."""
+
+    name: str
+    kind: Kind[Any]
+    doc: str
+    default: str | Callable[[], str] | None
+    """The default as it would be written in the file, or what makes it; None: the key is required."""
+    shown: str
+    """The default in words, when it isn't a fixed text."""
+    example: str
+    postfix: str
+    """What Postfix calls it."""
+    titles: bool
+    """Its value is not on a line of its own but in the section's header, behind the section's name."""
+
+    def default_text(self) -> str:
+        """The default as it would be written in the file; only for keys that have one."""
+        assert self.default is not None
+        return self.default if isinstance(self.default, str) else self.default()
+
+
+def key(
+    kind: Kind[T],
+    doc: str,
+    *,
+    default: str | Callable[[], str] | None = None,
+    shown: str = "",
+    example: str = "",
+    postfix: str = "",
+    titles: bool = False,
+) -> T:
+    """Declare a key, as the value of a class's attribute; see :class:`Key`."""
+    metadata = {"kind": kind, "doc": doc, "default": default, "shown": shown, "example": example, "postfix": postfix, "titles": titles}
+    if default is None:
+        field = attrs.field(metadata=metadata)
+    else:
+        field = attrs.field(metadata=metadata, factory=lambda: kind.parse(default if isinstance(default, str) else default(), Path("/")))
+    return field  # type: ignore[no-any-return]
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(key,))
+class Section:
+    """A section of the file; each subclass is a frozen attrs class whose fields are its keys."""
+
+    def __init_subclass__(cls) -> None:
+        attrs.frozen(cls, kw_only=True, slots=False)
+
+    @classmethod
+    def declared(cls) -> list[Key]:
+        """The section's keys, in their order."""
+        return [Key(field.name, **field.metadata) for field in attrs.fields(cls)]  # type: ignore[arg-type]
+
+    @classmethod
+    def written(cls) -> list[Key]:
+        """Those keys that have a line of their own."""
+        return [key for key in cls.declared() if not key.titles]
+
+    @classmethod
+    def named(cls) -> bool:
+        """Whether the file may have several of them, each with a name: ``[listener smtp]``."""
+        return len(cls.written()) < len(cls.declared())
+
+    def objections(self) -> Iterable[Objection]:
+        """What is wrong with the values together."""
+        return ()
+
+
+class Mta(Section):
+    """This machine and this process."""
+
+    hostname: str = key(
+        kinds.HOSTNAME,
+        "The name in the banner, in EHLO and in Received. Receivers want it to be public and to agree with reverse DNS.",
+        default=_machine_name,
+        shown="this machine's name",
+        example="mta.example.com",
+        postfix="myhostname",
+    )
+    state_dir: Path = key(
+        kinds.PATH,
+        "The folder for spool, accounts, keys and the control socket, on a local disk. lettermta must be able to write it.",
+        default="/var/lib/lettermta",
+        postfix="queue_directory, data_directory",
+    )
+    workers: int = key(kinds.WORKERS, "Number of processes. Only 1 works as of now.", default="1")
+
+
+class Tls(Section):
+    """Encryption on the way in.
+
+    Without a certificate, a self-signed one is made under state_dir at the first start: good enough to try things, refused by clients
+    that verify.
+    """
+
+    certificate: tuple[Path, ...] = key(
+        kinds.FILES,
+        "PEM files, each with a certificate and its chain. Several are chosen from by the name that the client asks for (SNI).",
+        default="",
+        example="/etc/lettermta/fullchain.pem",
+        postfix="smtpd_tls_chain_files, smtpd_tls_cert_file",
+    )
+    private_key: tuple[Path, ...] = key(
+        kinds.FILES,
+        "PEM files with the certificates' private keys, in the same order.",
+        default="",
+        example="/etc/lettermta/privkey.pem",
+        postfix="smtpd_tls_key_file",
+    )
+    minimum: TLSVersion = key(
+        kinds.choice(TLSVersion), "The lowest TLS version that clients may use.", default="TLSv1.2", postfix="smtpd_tls_protocols"
+    )
+    ciphers: str = key(
+        kinds.CIPHERS,
+        "The ciphers for TLS 1.2; those of TLS 1.3 are all good.",
+        default=kinds.MODERN_CIPHERS,
+        postfix="tls_high_cipherlist",
+    )
+
+    def objections(self) -> Iterable[Objection]:
+        """Certificates and keys come in pairs."""
+        certificates, keys = len(self.certificate), len(self.private_key)
+        if certificates != keys:
+            yield Objection(
+                "private_key" if keys else "certificate",
+                f"the number of certificates is {certificates}, that of private keys {keys}",
+                "one private_key for each certificate, in the same order",
+            )
+
+
+class Listener(Section):
+    """Ports where applications submit mail. There may be several of these sections, each with a name; at least one is needed."""
+
+    name: str = key(kinds.NAME, "What logs and counters call the listener.", titles=True)
+    ports: tuple[int, ...] = key(kinds.PORTS, "TCP ports to listen on.", postfix="the service's line in master.cf")
+    addresses: tuple[str, ...] = key(
+        kinds.ADDRESSES,
+        "The local addresses to listen on: 0.0.0.0 is every IPv4 address, :: every IPv6 address.",
+        default="0.0.0.0, ::",
+        postfix="inet_interfaces",
+    )
+    security: Security = key(
+        kinds.choice(Security),
+        "starttls begins in clear and offers STARTTLS; tls is encrypted from the first byte; auto is both on one port: the client's "
+        "first byte decides.",
+        default="starttls",
+        postfix="smtpd_tls_security_level, smtpd_tls_wrappermode",
+    )
+    auth_before_tls: AuthBeforeTLS = key(
+        kinds.choice(AuthBeforeTLS),
+        "What a client may log in with before the channel is encrypted: nothing, only CRAM-MD5 (which doesn't send the token), or "
+        "anything (for a private wire).",
+        default="none",
+        postfix="smtpd_tls_auth_only",
+    )
+    detection_time: float = key(
+        kinds.DURATION,
+        "With security = auto: how long a client may stay silent before it gets the banner in clear.",
+        default="500ms",
+    )
+    trusted_networks: tuple[Network, ...] = key(
+        kinds.TRUSTED_NETWORKS,
+        "Clients in these networks submit without logging in, for trusted_project: meant for machines that can't log in.",
+        default="",
+        example="192.0.2.0/28",
+        postfix="mynetworks",
+    )
+    trusted_project: str = key(kinds.PROJECT, "The project that clients in trusted_networks submit for.", default="", example="printers")
+
+    def objections(self) -> Iterable[Objection]:
+        """Trust names both who and for whom; an address is listened on once."""
+        if self.trusted_networks and not self.trusted_project:
+            yield Objection("trusted_networks", "there is no trusted_project for them", "both or neither")
+        if self.trusted_project and not self.trusted_networks:
+            yield Objection("trusted_project", "there are no trusted_networks for it", "both or neither")
+        for number, address in enumerate(self.addresses):
+            if any(overlap(address, other) for other in self.addresses[:number]):
+                yield Objection(
+                    "addresses", "overlaps another address of this listener", "0.0.0.0 or single IPv4 addresses, likewise ::", address
+                )
+
+
+class Submission(Section):
+    """Who logs in, and what submitted mail must be like."""
+
+    usernames: tuple[str, ...] = key(
+        kinds.USERNAMES,
+        "The user names that log in; the password is always a project's token. They are compared exactly.",
+        default="lettermint, lettr",
+    )
+
+
+class Limits(Section):
+    """How much is too much."""
+
+    message_size: int = key(
+        kinds.SIZE, "Largest message, headers and encoding included; announced by SIZE.", default="25MB", postfix="message_size_limit"
+    )
+    recipients: int = key(kinds.NUMBER, "Most recipients of one message.", default="1000", postfix="smtpd_recipient_limit")
+
+
+class Dns(Section):
+    """The resolver that delivery asks."""
+
+    servers: tuple[HostPort, ...] = key(
+        kinds.NAME_SERVERS,
+        "Name servers, asked in this order.",
+        default="",
+        shown="those of /etc/resolv.conf",
+        example="127.0.0.1, 192.0.2.53:5300",
+    )
+    timeout: float = key(kinds.DURATION, "How long to wait for an answer.", default="5s")
+
+
+class Delivery(Section):
+    """The way out: to the MX of each recipient's domain, or through a relay."""
+
+    port: int = key(kinds.PORT, "The port of the receivers' hosts.", default="25")
+    relayhost: HostPort | None = key(
+        kinds.RELAY,
+        "Send everything through this host instead of each domain's MX. A name is looked up as a host, not as a domain with MX records.",
+        default="",
+        example="smtp.example.com:587",
+        postfix="relayhost = [smtp.example.com]:587",
+    )
+    schedule: tuple[float, ...] = key(
+        kinds.DURATIONS,
+        "Delays between attempts, each a little varied at random. The last one repeats until lifetime is over.",
+        default="5m, 15m, 30m, 1h, 2h, 4h",
+        postfix="minimal_backoff_time, maximal_backoff_time",
+    )
+    lifetime: float = key(
+        kinds.DURATION, "How long to try before the message fails as expired.", default="5d", postfix="maximal_queue_lifetime"
+    )
+    tls: DeliveryTLS = key(
+        kinds.choice(DeliveryTLS),
+        "opportunistic uses STARTTLS where it is offered; require sends nothing in clear; off never uses it.",
+        default="opportunistic",
+        postfix="smtp_tls_security_level",
+    )
+    allow_networks: tuple[Network, ...] = key(
+        kinds.NETWORKS,
+        "Loopback and private addresses in these networks are delivered to as well; all others of that sort are refused.",
+        default="",
+        example="10.0.0.0/8",
+    )
+    connect_timeout: float = key(
+        kinds.DURATION, "How long a host may take to accept a connection.", default="30s", postfix="smtp_connect_timeout"
+    )
+    command_timeout: float = key(
+        kinds.DURATION, "How long a host may take to answer a command.", default="5m", postfix="smtp_mail_timeout, smtp_rcpt_timeout"
+    )
+    data_timeout: float = key(
+        kinds.DURATION, "How long a host may take to answer the end of a message.", default="10m", postfix="smtp_data_done_timeout"
+    )
+    capture_all: bool = key(
+        kinds.BOOLEAN,
+        "Send nothing: keep every message in a Maildir under state_dir/capture, whatever its route says. For development.",
+        default="no",
+    )
+
+
+class Events(Section):
+    """Who is told what became of the mail."""
+
+    json_log: Path | None = key(
+        kinds.FILE, "A file that gets one line of JSON for each event.", default="", example="/var/log/lettermta/events.jsonl"
+    )
+    hooks: tuple[str, ...] = key(
+        kinds.HOOKS, "Python classes (IEventHook) that get every event.", default="", example="example_hooks.billing.CountMail"
+    )
+
+
+def overlap(one: str, other: str) -> bool:
+    """Whether two addresses to listen on have one in common; the unspecified address is all of its family."""
+    first, second = ip_address(one), ip_address(other)
+    return first.version == second.version and (first == second or first.is_unspecified or second.is_unspecified)
+
+
+@frozen(kw_only=True)
+class Config:
+    """The whole file. Paths in it are absolute, durations are in seconds, sizes in octets."""
+
+    path: Path
+    mta: Mta = attrs.field(factory=Mta, metadata={"section": Mta})
+    tls: Tls = attrs.field(factory=Tls, metadata={"section": Tls})
+    listeners: tuple[Listener, ...] = attrs.field(default=(), metadata={"section": Listener})
+    submission: Submission = attrs.field(factory=Submission, metadata={"section": Submission})
+    limits: Limits = attrs.field(factory=Limits, metadata={"section": Limits})
+    dns: Dns = attrs.field(factory=Dns, metadata={"section": Dns})
+    delivery: Delivery = attrs.field(factory=Delivery, metadata={"section": Delivery})
+    events: Events = attrs.field(factory=Events, metadata={"section": Events})
+
+    @classmethod
+    def sections(cls) -> dict[str, tuple[str, type[Section]]]:
+        """The sections' names in the file, in their order, each with its attribute here and its class."""
+        parts = [(field.name, field.metadata.get("section")) for field in attrs.fields(cls)]
+        return {part.__name__.lower(): (name, part) for name, part in parts if part is not None}

@@ -1,0 +1,226 @@
+"""The content of messages, on its way in and on its way out.
+
+Up to :data:`SPILL` octets stay in memory and go into the database with their message; of a larger one the header block stays in memory
+and the body goes to a file, in pieces written off the reactor's thread. A file is synced, with its directory, before any row names it;
+a file that no row names is an orphan, and removed at the next start.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from zope.interface import implementer
+
+from lettermta.interfaces import IContent, IStoredContent
+from lettermta.message import Refused, Reply, new_id
+
+SPILL = 131_072
+"""Content of more octets than this has its body in a file (DESIGN.md section 5.1)."""
+PIECE = 262_144
+"""Octets written or read at a time."""
+
+Threaded = Callable[..., Deferred[Any]]
+"""Runs a function off the reactor's thread."""
+
+
+class BodyFiles:
+    """The directory of body files: 256 folders, so that none grows without bound."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def prepare(self) -> None:
+        """Make what is missing, durably."""
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for index in range(256):
+            (self._directory / f"{index:02x}").mkdir(mode=0o700, exist_ok=True)
+        sync_directory(self._directory)
+
+    def path(self, name: str) -> Path:
+        """Where the file ``name`` is; its last two digits, the random end of a UUIDv7, choose the folder."""
+        return self._directory / name[-2:] / name
+
+    def names(self) -> list[str]:
+        """Every file that is there."""
+        return [entry.name for folder in os.scandir(self._directory) if folder.is_dir() for entry in os.scandir(folder.path)]
+
+    def remove(self, name: str) -> None:
+        """Remove a file; one that is gone already is no fault."""
+        self.path(name).unlink(missing_ok=True)
+
+
+def sync_directory(directory: Path) -> None:
+    """Make the entries of a directory durable."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@implementer(IContent)
+class SpoolContent:
+    """A new message's content: in memory at first, in a file once it has become large."""
+
+    def __init__(self, files: BodyFiles, threaded: Threaded) -> None:
+        self._files = files
+        self._threaded = threaded
+        self._pieces: list[bytes] = []
+        self._pending = 0
+        self._front: bytes | None = None
+        self._writing: Deferred[None] | None = None
+        self._descriptor: int | None = None
+        self.size = 0
+        self.file: str | None = None
+
+    def write(self, data: bytes) -> Deferred[None] | None:
+        """See IContent."""
+        self._pieces.append(data)
+        self.size += len(data)
+        self._pending += len(data)
+        if self.file is None:
+            if self.size <= SPILL:
+                return None
+            self._spill()
+        if self._pending < PIECE:
+            return None
+        return self._write_out()
+
+    def _spill(self) -> None:
+        """Split off the header block, and send everything behind it to a file from now on."""
+        data = b"".join(self._pieces)
+        head, body = _split(data)
+        if body is None:
+            self.discard()
+            raise Refused(Reply(552, "5.3.4", f"Header block larger than {SPILL} octets"))
+        self._front = head
+        self._pieces = [body]
+        self._pending = len(body)
+        self.file = new_id()
+
+    def _write_out(self) -> Deferred[None]:
+        pieces, self._pieces, self._pending = self._pieces, [], 0
+        self._writing = self._threaded(self._append, pieces)
+        return self._writing
+
+    def _append(self, pieces: list[bytes]) -> None:
+        if self._descriptor is None:
+            assert self.file is not None
+            self._descriptor = os.open(self._files.path(self.file), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+        rest = memoryview(b"".join(pieces))
+        while rest:
+            rest = rest[os.write(self._descriptor, rest) :]
+
+    def head(self) -> bytes:
+        """See IContent."""
+        if self._front is None:
+            self._front, body = _split(b"".join(self._pieces))
+            self._pieces = [body or b""]
+        return self._front
+
+    def body_size(self) -> int:
+        """See IContent."""
+        head = self.head()
+        return max(self.size - len(head) - 2, 0)
+
+    def body(self) -> bytes | None:
+        """The body when it is in memory, else None: then it is in :attr:`file`."""
+        self.head()
+        return None if self.file is not None else self._pieces[0]
+
+    def sync(self) -> Deferred[None]:
+        """Make a body file durable, with its name; fires at once when there is none."""
+        if self.file is None:
+            return succeed(None)
+        return self._threaded(self._finish, self._pieces)
+
+    def _finish(self, pieces: list[bytes]) -> None:
+        assert self.file is not None
+        self._append(pieces)
+        assert self._descriptor is not None
+        descriptor, self._descriptor = self._descriptor, None
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        sync_directory(self._files.path(self.file).parent)
+
+    def discard(self) -> None:
+        """See IContent."""
+        self._pieces = []
+        if self.file is None:
+            return
+        name, self.file = self.file, None
+        if self._writing is None or self._writing.called:
+            self._remove_later(None, name)
+        else:
+            # A thread is writing: the descriptor must not be closed under it.
+            self._writing.addBoth(self._remove_later, name)
+
+    def _remove_later(self, result: object, name: str) -> object:
+        self._threaded(self._remove, name).addErrback(lambda _: None)
+        return result
+
+    def _remove(self, name: str) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+        self._files.remove(name)
+
+
+def _split(data: bytes) -> tuple[bytes, bytes | None]:
+    """Header block and body; the body is None when the empty line between them is not there (RFC 5322 section 2.1)."""
+    if data.startswith(b"\r\n"):
+        return b"", data[2:]
+    end = data.find(b"\r\n\r\n")
+    if end < 0:
+        return data, None
+    return data[: end + 2], data[end + 4 :]
+
+
+@implementer(IStoredContent)
+class MemoryContent:
+    """Stored content that is in memory."""
+
+    def __init__(self, head: bytes, body: bytes) -> None:
+        self._head = head
+        self._body = body
+        self.size = len(head) + 2 + len(body)
+
+    def whole(self) -> bytes | None:
+        """See IStoredContent."""
+        return b"%b\r\n%b" % (self._head, self._body)
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """See IStoredContent."""
+        yield self._head + b"\r\n"
+        yield self._body
+
+
+@implementer(IStoredContent)
+class FileContent:
+    """Stored content whose body is in a file."""
+
+    def __init__(self, head: bytes, path: Path, body_size: int, threaded: Threaded) -> None:
+        self._head = head
+        self._path = path
+        self._threaded = threaded
+        self.size = len(head) + 2 + body_size
+
+    def whole(self) -> bytes | None:
+        """See IStoredContent."""
+        return None
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """See IStoredContent; raises OSError when the file can't be read."""
+        yield self._head + b"\r\n"
+        file = await self._threaded(self._path.open, "rb", 0)
+        try:
+            while piece := await self._threaded(file.read, PIECE):
+                yield piece
+        finally:
+            file.close()

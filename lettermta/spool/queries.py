@@ -1,0 +1,150 @@
+"""Reading the spool: what the scheduler, the events' readers and the queue tools ask for.
+
+Plain functions on a connection, so that the daemon runs them in its reading thread and ``lettermta-queue`` runs the same ones while the
+daemon is down. Client's octets are bound as parameters, never part of a statement.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lettermta.event import Event
+from lettermta.message import WAITING, Lane, QueuedRecipient, QueueEntry
+
+_WAITING = ",".join(f"'{state}'" for state in sorted(WAITING))
+
+_DUE = f"""
+SELECT m.number, m.id, m.project, m.route, m.sender, m.size, m.eight_bit, m.created, m.expires, m.facts, m.context,
+       r.number, r.address, r.attempts, r.handed_over
+FROM recipient r JOIN message m ON m.number = r.message
+WHERE r.route_id = ? AND r.domain = ? AND r.state IN ({_WAITING}) AND r.due <= ?
+ORDER BY r.due, r.number LIMIT ?
+"""  # noqa: S608 - the states are our own words
+
+_LANES = f"SELECT route_id, domain, MIN(due) FROM recipient WHERE state IN ({_WAITING}) GROUP BY route_id, domain"  # noqa: S608
+_NEXT_DUE = f"SELECT MIN(due) FROM recipient WHERE route_id = ? AND domain = ? AND state IN ({_WAITING})"  # noqa: S608
+
+_LIST = """
+SELECT r.number, m.id, r.state, m.sender, r.address AS recipient, m.project, m.route, m.tag, m.metadata, m.size, m.created, r.due,
+       r.attempts, r.reply AS last_reply
+FROM recipient r JOIN message m ON m.number = r.message
+WHERE r.number > ?{conditions}
+ORDER BY r.number LIMIT ?
+"""
+
+_CONDITIONS: Mapping[str, str] = {
+    "id": "m.id = ?",
+    "project": "m.project = ?",
+    "route": "m.route = ?",
+    "tag": "m.tag = ?",
+    "sender": "m.sender = ? COLLATE NOCASE",
+    "recipient": "r.address = ? COLLATE NOCASE",
+    "domain": "r.domain = lower(?)",
+    "state": "r.state = ?",
+    "created_before": "m.created <= ?",
+}
+"""Filters that compare a column; ``metadata`` is a mapping and has a condition for each key."""
+
+
+def due(connection: sqlite3.Connection, lane: Lane, now: float, limit: int) -> Sequence[QueueEntry]:
+    """See ISpool.due."""
+    entries: dict[int, QueueEntry] = {}
+    for row in connection.execute(_DUE, (lane.route_id, lane.domain, now, limit)):
+        entry = entries.get(row[0])
+        if entry is None:
+            number, identifier, project, route, sender, size, eight_bit, created, expires, facts, context = row[:11]
+            entry = entries[row[0]] = QueueEntry(
+                number, identifier, lane, project, route, sender, size, bool(eight_bit), created, expires, facts, context, []
+            )
+        entry.recipients.append(QueuedRecipient(row[11], row[12], row[13], bool(row[14])))
+    return list(entries.values())
+
+
+def lanes(connection: sqlite3.Connection) -> Sequence[tuple[Lane, float]]:
+    """See ISpool.lanes."""
+    return [(Lane(route_id, domain), due) for route_id, domain, due in connection.execute(_LANES)]
+
+
+def next_due(connection: sqlite3.Connection, lane: Lane) -> float | None:
+    """See ISpool.next_due."""
+    result: float | None = connection.execute(_NEXT_DUE, (lane.route_id, lane.domain)).fetchone()[0]
+    return result
+
+
+def recipients(connection: sqlite3.Connection, filters: Mapping[str, Any], after: int, limit: int) -> Sequence[Mapping[str, Any]]:
+    """See ISpool.query. Raises KeyError for a filter that does not exist."""
+    conditions: list[str] = []
+    values: list[Any] = [after]
+    for name, value in filters.items():
+        if name == "metadata":
+            for key, wanted in value.items():
+                conditions.append("EXISTS (SELECT 1 FROM json_each(m.metadata) j WHERE j.key = ? AND j.value = ?)")
+                values += [key, wanted]
+        else:
+            conditions.append(_CONDITIONS[name])
+            values.append(value)
+    statement = _LIST.format(conditions="".join(f" AND {condition}" for condition in conditions))
+    cursor = connection.execute(statement, [*values, limit])
+    names = [column[0] for column in cursor.description]
+    rows = [dict(zip(names, row, strict=True)) for row in cursor]
+    for row in rows:
+        row["metadata"] = json.loads(row["metadata"])
+    return rows
+
+
+def message(connection: sqlite3.Connection, identifier: str) -> Mapping[str, Any] | None:
+    """See ISpool.message: the message's own columns, its header block, its recipients and its events."""
+    cursor = connection.execute(
+        "SELECT m.number, m.id, m.project, m.route, m.sender, m.tag, m.metadata, m.size, m.created, m.expires, c.head"
+        " FROM message m LEFT JOIN content c ON c.number = m.number WHERE m.id = ?",
+        (identifier,),
+    )
+    row = cursor.fetchone()
+    told = [
+        {"event": name, "timestamp": created, "document": json.loads(payload)}
+        for name, created, payload in connection.execute(
+            "SELECT name, created, payload FROM event WHERE message_id = ? ORDER BY sequence", (identifier,)
+        )
+    ]
+    if row is None:
+        return {"id": identifier, "recipients": [], "events": told} if told else None
+    shown = dict(zip([column[0] for column in cursor.description], row, strict=True))
+    number = shown.pop("number")
+    shown["metadata"] = json.loads(shown["metadata"])
+    shown["headers"] = (shown.pop("head") or b"").decode("utf-8", "replace").split("\r\n")[:-1]
+    shown["recipients"] = [
+        {"recipient": address, "state": state, "due": due, "attempts": attempts, "last_reply": reply}
+        for address, state, due, attempts, reply in connection.execute(
+            "SELECT address, state, due, attempts, reply FROM recipient WHERE message = ? ORDER BY number", (number,)
+        )
+    ]
+    shown["events"] = told
+    return shown
+
+
+def events(connection: sqlite3.Connection, after: int, limit: int) -> Sequence[tuple[int, Event]]:
+    """See ISpool.events."""
+    return [
+        (sequence, Event(identifier, name, message_id, created, payload))
+        for sequence, identifier, name, message_id, created, payload in connection.execute(
+            "SELECT sequence, id, name, message_id, created, payload FROM event WHERE sequence > ? ORDER BY sequence LIMIT ?",
+            (after, limit),
+        )
+    ]
+
+
+def cursor(connection: sqlite3.Connection, sink: str) -> int:
+    """See ISpool.cursor."""
+    row = connection.execute("SELECT sequence FROM cursor WHERE sink = ?", (sink,)).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def content(connection: sqlite3.Connection, number: int) -> tuple[bytes, bytes | None, str | None] | None:
+    """Head, body and file name of a message's content, or None."""
+    row: tuple[bytes, bytes | None, str | None] | None = connection.execute(
+        "SELECT head, body, file FROM content WHERE number = ?", (number,)
+    ).fetchone()
+    return row

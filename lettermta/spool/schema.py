@@ -1,0 +1,94 @@
+"""The spool's tables and their versions.
+
+``PRAGMA user_version`` holds the version; opening runs every later step in one transaction, so a spool is always of one version. A
+spool of a version that this program does not know is refused: it was written by a later release.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from lettermta.message import WAITING
+
+_WAITING = ",".join(f"'{state}'" for state in sorted(WAITING))
+
+_VERSION_1 = f"""
+CREATE TABLE message (
+    number INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    project_id TEXT NOT NULL, project TEXT NOT NULL,
+    route_id TEXT NOT NULL, route TEXT NOT NULL,
+    sender TEXT NOT NULL,
+    tag TEXT,
+    metadata TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    eight_bit INTEGER NOT NULL,
+    created REAL NOT NULL,
+    expires REAL NOT NULL,
+    facts BLOB NOT NULL,
+    context BLOB NOT NULL
+) STRICT;
+CREATE TABLE content (
+    number INTEGER PRIMARY KEY,
+    head BLOB NOT NULL,
+    body BLOB,
+    file TEXT
+) STRICT;
+CREATE TABLE recipient (
+    number INTEGER PRIMARY KEY,
+    message INTEGER NOT NULL,
+    address TEXT NOT NULL,
+    route_id TEXT NOT NULL,
+    domain TEXT NOT NULL,
+    state TEXT NOT NULL,
+    due REAL NOT NULL,
+    attempts INTEGER NOT NULL,
+    handed_over INTEGER NOT NULL,
+    reply TEXT NOT NULL
+) STRICT;
+CREATE INDEX recipient_message ON recipient (message);
+CREATE INDEX recipient_lane ON recipient (route_id, domain, due) WHERE state IN ({_WAITING});
+CREATE TABLE event (
+    sequence INTEGER PRIMARY KEY,
+    id TEXT NOT NULL,
+    name TEXT NOT NULL,
+    message_id TEXT NOT NULL,
+    created REAL NOT NULL,
+    payload BLOB NOT NULL
+) STRICT;
+CREATE INDEX event_message ON event (message_id);
+CREATE TABLE cursor (sink TEXT PRIMARY KEY, sequence INTEGER NOT NULL) STRICT;
+"""
+
+STEPS: tuple[str, ...] = (_VERSION_1,)
+"""Step ``n`` leads from version ``n`` to ``n + 1``. A step that has been released is never changed."""
+
+
+class SpoolVersionError(Exception):
+    """The spool is of a later version than this program."""
+
+
+def connect(path: Path, *, writable: bool) -> sqlite3.Connection:
+    """Open the database; the caller uses the connection in one thread. Commits are synced (DESIGN.md section 5.1)."""
+    connection = sqlite3.connect(path, isolation_level=None, timeout=30.0, check_same_thread=False)
+    if writable:
+        # Page size and auto_vacuum hold only when they are set before the first table is made.
+        connection.execute("PRAGMA page_size = 8192")
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+    else:
+        connection.execute("PRAGMA query_only = ON")
+    return connection
+
+
+def migrate(connection: sqlite3.Connection, steps: tuple[str, ...] = STEPS) -> None:
+    """Bring the database to the newest version; raises SpoolVersionError when it is beyond it already."""
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > len(steps):
+        raise SpoolVersionError(f"the spool has version {version}, this program knows versions up to {len(steps)}: use the later release")
+    if version == len(steps):
+        return
+    script = "".join(steps[version:])
+    connection.executescript(f"BEGIN IMMEDIATE;{script}PRAGMA user_version = {len(steps)};COMMIT;")

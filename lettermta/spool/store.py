@@ -1,0 +1,356 @@
+"""The spool: SQLite in WAL mode under group commit, large bodies in files beside it (DESIGN.md section 5.1).
+
+Promise: a Deferred that stands for a write fires after the sync that makes it durable, and what has not been answered may be lost whole,
+never in part. One process owns a spool; a second one is refused by a lock. Everything here is called in the reactor's thread.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+from twisted.internet.defer import Deferred, gatherResults, succeed
+from twisted.internet.interfaces import IReactorThreads
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from lettermta.event import Event
+from lettermta.interfaces import IContent, ISpool, ISpoolListener, IStoredContent
+from lettermta.message import FINAL, Lane, Message, Outcome, QueuedRecipient, QueueEntry, State, domain_of
+from lettermta.spool import queries
+from lettermta.spool.content import BodyFiles, FileContent, MemoryContent, SpoolContent
+from lettermta.spool.reader import Reader
+from lettermta.spool.schema import connect, migrate
+from lettermta.spool.writer import Unit, Writer
+
+_FINAL = ",".join(f"'{state}'" for state in sorted(FINAL))
+
+_MESSAGE, _CONTENT, _RECIPIENT, _UPDATE, _FINISH_MESSAGE, _FINISH_CONTENT, _FINISH_RECIPIENTS, _EVENT, _CURSOR = range(9)
+
+_STATEMENTS = (
+    "INSERT INTO message VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+    "INSERT INTO content VALUES (?,?,?,?)",
+    "INSERT INTO recipient VALUES (?,?,?,?,?,?,?,?,?,?)",
+    "UPDATE recipient SET state = ?, due = ?, attempts = attempts + 1, handed_over = handed_over OR ?, reply = ? WHERE number = ?",
+    f"DELETE FROM message WHERE number = ?1 AND NOT EXISTS (SELECT 1 FROM recipient WHERE message = ?1 AND state NOT IN ({_FINAL}))",  # noqa: S608 - the states are our own words
+    "DELETE FROM content WHERE number = ?1 AND NOT EXISTS (SELECT 1 FROM message WHERE number = ?1)",
+    "DELETE FROM recipient WHERE message = ?1 AND NOT EXISTS (SELECT 1 FROM message WHERE number = ?1)",
+    "INSERT INTO event VALUES (?,?,?,?,?,?)",
+    "INSERT INTO cursor VALUES (?,?) ON CONFLICT (sink) DO UPDATE SET sequence = excluded.sequence",
+)
+
+FRESH_OCTETS = 67_108_864
+"""Content of new messages that is kept in memory until its first attempt, so that it need not be read back."""
+TRIM_ROWS = 5_000
+"""Events that one commit forgets at the most."""
+
+
+class SpoolInUse(Exception):
+    """Another process owns the spool."""
+
+
+@implementer(ISpool)
+class Spool:
+    """The spool of one process, in ``directory``."""
+
+    log = Logger()
+
+    def __init__(self, directory: Path, reactor: IReactorThreads) -> None:
+        self._directory = directory
+        self._reactor = reactor
+        self._files = BodyFiles(directory / "body")
+        self._listeners: list[ISpoolListener] = []
+        self._fresh: OrderedDict[int, MemoryContent] = OrderedDict()
+        self._fresh_octets = 0
+        self._lock: int | None = None
+        path = directory / "spool.db"
+        self._path = path
+        self._writer = Writer(path, _STATEMENTS, reactor.callFromThread, self._committed)
+        self._reader = Reader(path, reactor.callFromThread)
+        self._next_message = self._next_recipient = self._next_event = 1
+
+    # -- opening and closing
+
+    def open(self) -> None:
+        """Take the lock, bring the schema up to date, remove orphans, and start. Blocks: called before the reactor runs."""
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._take_lock()
+        self._files.prepare()
+        connection = connect(self._path, writable=True)
+        try:
+            migrate(connection)
+            self._next_message = _highest(connection, "message", "number") + 1
+            self._next_recipient = _highest(connection, "recipient", "number") + 1
+            # A sequence number is never used twice, or a sink's cursor would be past a new event.
+            self._next_event = max(_highest(connection, "event", "sequence"), _highest(connection, "cursor", "sequence")) + 1
+            self._remove_orphans(connection)
+        finally:
+            connection.close()
+        self._path.chmod(0o600)
+        self._writer.start()
+        self._reader.start()
+
+    def _take_lock(self) -> None:
+        self._lock = os.open(self._directory / "lock", os.O_WRONLY | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._lock)
+            raise SpoolInUse(f"{self._directory} is in use by another lettermta") from None
+
+    def _remove_orphans(self, connection: sqlite3.Connection) -> None:
+        """A crash between the sync of a body file and the commit of its row leaves a file that no message has."""
+        known = {name for (name,) in connection.execute("SELECT file FROM content WHERE file IS NOT NULL")}
+        for name in self._files.names():
+            if name not in known:
+                self.log.info("orphaned body file {name} removed", name=name)
+                self._files.remove(name)
+
+    def close(self) -> Deferred[None]:
+        """See ISpool."""
+        closed = gatherResults([self._writer.close(), self._reader.close()])
+        return closed.addCallback(self._closed)
+
+    def _closed(self, _: object) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def subscribe(self, listener: ISpoolListener) -> None:
+        """See ISpool."""
+        self._listeners.append(listener)
+
+    def _threaded(self, function: Any, *arguments: Any) -> Deferred[Any]:
+        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), function, *arguments)
+
+    # -- new messages
+
+    def content(self) -> IContent:
+        """See ISpool."""
+        return SpoolContent(self._files, self._threaded)
+
+    def store(self, message: Message, created: Event) -> Deferred[None]:
+        """See ISpool."""
+        content = message.content
+        assert isinstance(content, SpoolContent)
+        if content.file is None:
+            return self._writer.put(self._new_message(message, content, created))
+        synced = content.sync()
+        return synced.addCallback(lambda _: self._writer.put(self._new_message(message, content, created)))
+
+    def _new_message(self, message: Message, content: SpoolContent, created: Event) -> Unit:
+        number = self._next_message
+        self._next_message += 1
+        body = content.body()
+        if body is not None:
+            self._keep_fresh(number, MemoryContent(message.head, body))
+        entries, recipients = self._new_recipients(number, message)
+        sequence, event_row = self._new_event(created)
+        return Unit(
+            rows=(
+                (_MESSAGE, (_message_row(number, message),)),
+                (_CONTENT, ((number, message.head, body, content.file),)),
+                (_RECIPIENT, recipients),
+                (_EVENT, (event_row,)),
+            ),
+            told=(entries, ((sequence, created),)),
+        )
+
+    def _new_recipients(self, number: int, message: Message) -> tuple[list[QueueEntry], list[tuple[Any, ...]]]:
+        """The entries, one a domain, and the rows of a new message's recipients."""
+        entries: dict[str, QueueEntry] = {}
+        rows = []
+        for address in message.recipients:
+            domain = domain_of(address)
+            entry = entries.get(domain)
+            if entry is None:
+                entry = entries[domain] = QueueEntry(
+                    number,
+                    message.id,
+                    Lane(message.route_id, domain),
+                    message.project,
+                    message.route,
+                    message.sender,
+                    message.size,
+                    message.eight_bit,
+                    message.created,
+                    message.expires,
+                    message.facts,
+                    message.context,
+                    [],
+                )
+            key = self._next_recipient
+            self._next_recipient += 1
+            entry.recipients.append(QueuedRecipient(key, address))
+            rows.append((key, number, address, message.route_id, domain, State.QUEUED.value, message.created, 0, 0, ""))
+        return list(entries.values()), rows
+
+    def _new_event(self, event: Event) -> tuple[int, tuple[Any, ...]]:
+        sequence = self._next_event
+        self._next_event += 1
+        return sequence, (sequence, event.id, event.name, event.message_id, event.created, event.payload)
+
+    def _keep_fresh(self, number: int, content: MemoryContent) -> None:
+        self._fresh[number] = content
+        self._fresh_octets += content.size
+        while self._fresh_octets > FRESH_OCTETS:
+            _, dropped = self._fresh.popitem(last=False)
+            self._fresh_octets -= dropped.size
+
+    def _committed(self, units: Sequence[Unit]) -> None:
+        """In the reactor's thread, once per commit: answer first, then tell the listeners."""
+        entries: list[QueueEntry] = []
+        events: list[tuple[int, Event]] = []
+        for unit in units:
+            if unit.told is not None:
+                entries += unit.told[0]
+                events += unit.told[1]
+            unit.done.callback(unit.result)
+        for listener in self._listeners:
+            if entries:
+                listener.entries_stored(entries)
+            if events:
+                listener.events_stored(events)
+
+    # -- attempts
+
+    def load(self, entry: QueueEntry) -> Deferred[IStoredContent]:
+        """See ISpool."""
+        fresh = self._fresh.get(entry.number)
+        if fresh is not None:
+            return succeed(fresh)
+        return self._reader.ask(queries.content, entry.number).addCallback(self._loaded, entry)
+
+    def _loaded(self, row: tuple[bytes, bytes | None, str | None] | None, entry: QueueEntry) -> IStoredContent:
+        if row is None:
+            raise LookupError(f"message {entry.id} has no content in the spool")
+        head, body, file = row
+        if body is not None:
+            return MemoryContent(head, body)
+        assert file is not None
+        return FileContent(head, self._files.path(file), entry.size - len(head) - 2, self._threaded)
+
+    def record(self, entry: QueueEntry, outcomes: Sequence[Outcome], events: Sequence[Event]) -> Deferred[None]:
+        """See ISpool."""
+        updates = [(o.state.value, o.due, int(o.handed_over), o.reply, o.recipient.number) for o in outcomes]
+        told, rows = [], []
+        for event in events:
+            sequence, row = self._new_event(event)
+            told.append((sequence, event))
+            rows.append(row)
+        statements: list[tuple[int, Sequence[tuple[Any, ...]]]] = [(_UPDATE, updates), (_EVENT, rows)]
+        work = None
+        if any(outcome.state in FINAL for outcome in outcomes):
+            fresh = self._fresh.pop(entry.number, None)
+            if fresh is not None:
+                self._fresh_octets -= fresh.size
+            finished = ((entry.number,),)
+            statements += [(_FINISH_MESSAGE, finished), (_FINISH_RECIPIENTS, finished)]
+            if fresh is None:
+                work = _finish_content(entry.number)
+            else:
+                statements.append((_FINISH_CONTENT, finished))
+        unit = Unit(rows=statements, told=((), told), work=work)
+        done = self._writer.put(unit)
+        return done.addCallback(self._remove_body) if work is not None else done
+
+    def _remove_body(self, name: str | None) -> None:
+        """The row is gone for good, so the file may go: whether that is durable does not matter, the next start looks for orphans."""
+        if name is not None:
+            self._threaded(self._files.remove, name).addErrback(
+                lambda failure: self.log.failure("body file {name} was not removed", failure=failure, name=name)
+            )
+
+    def lanes(self) -> Deferred[Sequence[tuple[Lane, float]]]:
+        """See ISpool."""
+        return self._reader.ask(queries.lanes)
+
+    def due(self, lane: Lane, now: float, limit: int) -> Deferred[Sequence[QueueEntry]]:
+        """See ISpool."""
+        return self._reader.ask(queries.due, lane, now, limit)
+
+    def next_due(self, lane: Lane) -> Deferred[float | None]:
+        """See ISpool."""
+        return self._reader.ask(queries.next_due, lane)
+
+    # -- the queue tools
+
+    def query(self, filters: Mapping[str, Any], after: int, limit: int) -> Deferred[Sequence[Mapping[str, Any]]]:
+        """See ISpool."""
+        return self._reader.ask(queries.recipients, filters, after, limit)
+
+    def message(self, identifier: str) -> Deferred[Mapping[str, Any] | None]:
+        """See ISpool."""
+        return self._reader.ask(queries.message, identifier)
+
+    # -- the events outbox
+
+    def events(self, after: int, limit: int) -> Deferred[Sequence[tuple[int, Event]]]:
+        """See ISpool."""
+        return self._reader.ask(queries.events, after, limit)
+
+    def cursor(self, sink: str) -> Deferred[int]:
+        """See ISpool."""
+        return self._reader.ask(queries.cursor, sink)
+
+    def advance(self, sink: str, sequence: int) -> Deferred[None]:
+        """See ISpool."""
+        return self._writer.put(Unit(rows=((_CURSOR, ((sink, sequence),)),)))
+
+    def trim(self, before: float) -> Deferred[int]:
+        """See ISpool: at most :data:`TRIM_ROWS` of them a call, so that no commit takes long."""
+
+        def work(connection: sqlite3.Connection) -> int:
+            confirmed = connection.execute("SELECT MIN(sequence) FROM cursor").fetchone()[0]
+            if confirmed is None:
+                confirmed = self._next_event
+            return connection.execute(
+                "DELETE FROM event WHERE sequence IN"
+                " (SELECT sequence FROM event WHERE sequence <= ? AND created < ? ORDER BY sequence LIMIT ?)",
+                (confirmed, before, TRIM_ROWS),
+            ).rowcount
+
+        return self._writer.put(Unit(rows=(), work=work))
+
+
+def _highest(connection: sqlite3.Connection, table: str, column: str) -> int:
+    return connection.execute(f"SELECT MAX({column}) FROM {table}").fetchone()[0] or 0  # noqa: S608 - our own names
+
+
+def _message_row(number: int, message: Message) -> tuple[Any, ...]:
+    return (
+        number,
+        message.id,
+        message.project_id,
+        message.project,
+        message.route_id,
+        message.route,
+        message.sender,
+        message.tag,
+        orjson.dumps(message.metadata).decode() if message.metadata else "{}",
+        message.size,
+        int(message.eight_bit),
+        message.created,
+        message.expires,
+        message.facts,
+        message.context,
+    )
+
+
+def _finish_content(number: int) -> Any:
+    """Remove a finished message's content; returns the name of its body file, if it had one and is gone."""
+
+    def work(connection: sqlite3.Connection) -> str | None:
+        row = connection.execute(
+            "DELETE FROM content WHERE number = ?1 AND NOT EXISTS (SELECT 1 FROM message WHERE number = ?1) RETURNING file", (number,)
+        ).fetchone()
+        return None if row is None else row[0]
+
+    return work

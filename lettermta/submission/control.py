@@ -1,0 +1,112 @@
+"""The headers that steer a message and never leave with it (COMPATIBILITY.md section 1; ``docs/headers.md``).
+
+Names are compared without case. Values are unfolded, RFC 2047 decoded and stripped before they are looked at. A value that breaks a rule
+refuses the message for good, naming the header and the rule.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from attrs import define, frozen
+
+from lettermta.message import Refused, Reply
+from lettermta.submission.header import Field
+
+TAG_LENGTH = 255
+_TAG = re.compile(r"[a-zA-Z0-9_-]+(?:\s[a-zA-Z0-9_-]+)*", re.ASCII)
+
+_REMOVED = frozenset({"x-lettermint-route", "x-tag", "idempotency-key", "bcc", "return-path"})
+_REMOVED_PREFIXES = ("x-lm-", "x-metadata-", "x-lettr-")
+_LM_METADATA = "x-lm-metadata-"
+_METADATA = "x-metadata-"
+
+
+@frozen
+class MetadataBounds:
+    """How much metadata a message may carry; lengths in characters, the total in octets of UTF-8."""
+
+    keys: int = 50
+    key_length: int = 255
+    value_length: int = 1000
+    total: int = 16_384
+
+
+@define
+class Control:
+    """What the control headers of one message say."""
+
+    route: str | None = None
+    """The slug of X-Lettermint-Route, or None for the project's default route."""
+    tag: str | None = None
+    metadata: Mapping[str, str] = {}  # noqa: RUF008 - replaced, never changed
+
+
+def is_control(field: Field) -> bool:
+    """Whether a field is for us alone and is taken out of what leaves."""
+    return field.key in _REMOVED or field.key.startswith(_REMOVED_PREFIXES)
+
+
+def read_control(fields: Sequence[Field], bounds: MetadataBounds) -> Control:
+    """Read and check the control headers among ``fields``; raises Refused with ``550 5.6.0`` for the first rule that is broken.
+
+    X-LM-Tag goes before X-Tag, and X-LM-Metadata-k before X-Metadata-k for each key; of several with one name the last one counts.
+    """
+    control = Control()
+    lm_tag: Field | None = None
+    tag: Field | None = None
+    metadata: dict[str, Field] = {}
+    lm_metadata: dict[str, Field] = {}
+    for field in fields:
+        key = field.key
+        if key.startswith(_LM_METADATA):
+            lm_metadata[field.name.rstrip()[len(_LM_METADATA) :]] = field
+        elif key.startswith(_METADATA):
+            metadata[field.name.rstrip()[len(_METADATA) :]] = field
+        elif key == "x-lm-tag":
+            lm_tag = field
+        elif key == "x-tag":
+            tag = field
+        elif key == "x-lettermint-route":
+            control.route = field.text
+    if chosen := lm_tag or tag:
+        control.tag = _checked_tag(chosen)
+    if metadata or lm_metadata:
+        control.metadata = _checked_metadata({**metadata, **lm_metadata}, bounds)
+    return control
+
+
+def _checked_tag(field: Field) -> str:
+    tag = field.text
+    if len(tag) > TAG_LENGTH:
+        raise _refusal(field, f"a tag has at most {TAG_LENGTH} characters")
+    if _TAG.fullmatch(tag) is None:
+        raise _refusal(field, "a tag is words of A-Z a-z 0-9 _ - with single blanks between them")
+    return tag
+
+
+def _checked_metadata(fields: Mapping[str, Field], bounds: MetadataBounds) -> Mapping[str, str]:
+    metadata: dict[str, str] = {}
+    total = 0
+    for key, field in fields.items():
+        value = field.text
+        if not key:
+            raise _refusal(field, "a metadata header has its key behind the last hyphen")
+        if len(key) > bounds.key_length:
+            raise _refusal(field, f"a metadata key has at most {bounds.key_length} characters")
+        if len(value) > bounds.value_length:
+            raise _refusal(field, f"a metadata value has at most {bounds.value_length} characters")
+        metadata[key] = value
+        total += len(key.encode()) + len(value.encode())
+        if len(metadata) > bounds.keys:
+            raise _refusal(field, f"a message has at most {bounds.keys} metadata keys")
+        if total > bounds.total:
+            raise _refusal(field, f"the metadata of a message has at most {bounds.total} octets in all")
+    return metadata
+
+
+def _refusal(field: Field, rule: str) -> Refused:
+    """The name is the client's own text: only what a reply can carry of it is quoted, and not all of a long one."""
+    name = "".join(c if " " < c < "\x7f" else "?" for c in field.name.rstrip())
+    return Refused(Reply(550, "5.6.0", f"{name[:64]}: {rule}"), "control header")
