@@ -149,6 +149,7 @@ class IChannel(Interface):
     """An open way to one destination, used for one entry at a time: an SMTP connection, a Maildir, the void."""
 
     usable: bool = Attribute("Whether another entry may be sent now.")
+    description: str = Attribute("Where it leads, for the log: host, address, port, TLS version and cipher.")
 
     def send(entry: QueueEntry, content: IStoredContent) -> Deferred[Sequence[Verdict]]:
         """Attempt the entry; fires with one verdict a recipient, in the entry's order, and never fails."""

@@ -396,6 +396,7 @@ class ServerSession:
     def _not_logged_in(self, failure: Failure) -> Reply:
         self._end_login()
         if isinstance(failure.value, UnauthorizedLogin):
+            self.log.info("{peer.address} was refused a login: {cause}", peer=self._peer, cause=str(failure.value))
             return INVALID_CREDENTIALS
         self.log.failure("the login of {peer.address} could not be checked", failure=failure, peer=self._peer)
         return Reply(454, "4.7.0", "Temporary authentication failure")

@@ -20,8 +20,6 @@ from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
-_OP_NO_RENEGOTIATION = 1 << 30
-"""SSL_OP_NO_RENEGOTIATION of OpenSSL 1.1.1 and later, which pyOpenSSL does not name: one handshake a connection is enough."""
 MINIMUM = {"TLSv1.2": SSL.TLS1_2_VERSION, "TLSv1.3": SSL.TLS1_3_VERSION}
 
 
@@ -72,7 +70,7 @@ def _context(pair: CertificatePair, minimum: int, ciphers: str | None) -> SSL.Co
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     context.set_min_proto_version(minimum)
     context.set_options(
-        SSL.OP_NO_COMPRESSION | SSL.OP_NO_TICKET | _OP_NO_RENEGOTIATION | SSL.OP_CIPHER_SERVER_PREFERENCE | SSL.OP_SINGLE_ECDH_USE
+        SSL.OP_NO_COMPRESSION | SSL.OP_NO_TICKET | SSL.OP_NO_RENEGOTIATION | SSL.OP_CIPHER_SERVER_PREFERENCE | SSL.OP_SINGLE_ECDH_USE
     )
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from email.utils import formatdate
+from datetime import UTC, datetime
+from email.utils import format_datetime
 
 import orjson
 from attrs import frozen
@@ -110,7 +111,7 @@ def _date(second: int) -> str:
     """RFC 5322 section 3.3, made once a second at the most."""
     global _last_date
     if _last_date[0] != second:
-        _last_date = (second, formatdate(second))
+        _last_date = (second, format_datetime(datetime.fromtimestamp(second, UTC)))
     return _last_date[1]
 
 

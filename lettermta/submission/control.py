@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from attrs import define, frozen
+from attrs import Factory, define, frozen
 
 from lettermta.message import Refused, Reply
 from lettermta.submission.header import Field
@@ -40,7 +40,7 @@ class Control:
     route: str | None = None
     """The slug of X-Lettermint-Route, or None for the project's default route."""
     tag: str | None = None
-    metadata: Mapping[str, str] = {}  # noqa: RUF008 - replaced, never changed
+    metadata: Mapping[str, str] = Factory(dict)
 
 
 def is_control(field: Field) -> bool:

@@ -20,7 +20,6 @@ from zope.interface import Interface, implementer
 from lettermta.accounts.directory import Directory
 from lettermta.accounts.model import Token
 from lettermta.interfaces import ISubmitter
-from lettermta.message import Peer
 
 MakeSubmitter = Callable[[str, str], ISubmitter]
 """Makes the avatar from the ids of project and token."""
@@ -51,13 +50,13 @@ class _Checker:
         self._directory = directory
         self._usernames = frozenset(name.encode() for name in usernames)
 
-    def _avatar(self, username: bytes, token: Token | None) -> Deferred[str]:
+    def _avatar(self, username: bytes, token: Token | None) -> Deferred[bytes]:
         fault = login_fault(self._directory, token)
         if username not in self._usernames:
             fault = "wrong user name"
         if fault is not None or token is None:
             return fail(LoginRefused(fault))
-        return succeed(f"{token.project_id}/{token.id}")
+        return succeed(f"{token.project_id}/{token.id}".encode())
 
 
 @implementer(ICredentialsChecker)
@@ -66,8 +65,8 @@ class TokenChecker(_Checker):
 
     credentialInterfaces = (IUsernamePassword,)
 
-    def requestAvatarId(self, credentials: Any) -> Deferred[str]:
-        """``project id/token id``; the token is looked up before anything else is judged, so that every cause takes the same time."""
+    def requestAvatarId(self, credentials: Any) -> Any:
+        """A Deferred of ``project id/token id``; the token is looked up first, so that every cause takes the same time."""
         token = self._directory.token_by_secret(credentials.password)
         return self._avatar(credentials.username, token)
 
@@ -78,8 +77,8 @@ class CRAMChecker(_Checker):
 
     credentialInterfaces = (IUsernameHashedPassword,)
 
-    def requestAvatarId(self, credentials: Any) -> Deferred[str]:
-        """``project id/token id``."""
+    def requestAvatarId(self, credentials: Any) -> Any:
+        """A Deferred of ``project id/token id``."""
         token = self._directory.token_by_cram(credentials.checkPassword)
         return self._avatar(credentials.username, token)
 
@@ -94,12 +93,12 @@ class SubmissionRealm:
         self._make = make
 
     def requestAvatar(
-        self, avatarId: str, mind: Peer, *interfaces: type[Interface]
+        self, avatarId: Any, mind: Any, *interfaces: type[Interface]
     ) -> tuple[type[Interface], ISubmitter, Callable[[], None]]:
         """See IRealm."""
         if ISubmitter not in interfaces:
             raise NotImplementedError("only ISubmitter is to be had here")
-        project_id, _, token_id = avatarId.partition("/")
+        project_id, _, token_id = avatarId.decode().partition("/")
         self.log.info("{peer.address} logged in by {peer.login} with token {token}", peer=mind, token=token_id)
         return ISubmitter, self._make(project_id, token_id), _nothing
 

@@ -151,7 +151,7 @@ class Submitter:
         except Exception as error:
             content.discard()
             return fail(error)
-        return self._spool.store(message, created).addCallbacks(self._stored, self._not_stored, (message,), None, (content,))
+        return self._spool.store(message, created).addCallbacks(self._stored, self._not_stored, (message,), {}, (content,))
 
     def _stored(self, _: None, message: Message) -> Reply:
         self.log.info(

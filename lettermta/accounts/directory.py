@@ -1,0 +1,181 @@
+"""The accounts as the daemon asks for them, in the reactor's thread: from memory, and current at each question.
+
+Before it answers, the directory asks SQLite's ``data_version`` (some microseconds, no waiting for writers) and reads everything anew when
+another connection has committed since: what ``lettermta-admin`` did holds from the next question on, revoking too. When the database
+can't be read at that moment, the last good state goes on to answer and the log says so, once for each cause.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from attrs import Factory, define
+from twisted.logger import Logger
+
+from lettermta.accounts import records
+from lettermta.accounts.errors import AccountError, StorageUnusable, storage_faults
+from lettermta.accounts.model import Project, Route, Token
+from lettermta.accounts.schema import DATABASE, open_database, version_of
+from lettermta.accounts.vault import Unsealable, Vault, token_owner
+
+
+@define
+class _Snapshot:
+    """All accounts at one moment, by each key they are asked for by."""
+
+    projects: dict[str, Project] = Factory(dict)
+    project_slugs: dict[str, Project] = Factory(dict)
+    routes: dict[str, Route] = Factory(dict)
+    route_slugs: dict[tuple[str, str], Route] = Factory(dict)
+    defaults: dict[str, Route] = Factory(dict)
+    tokens: dict[str, Token] = Factory(dict)
+    digests: dict[bytes, Token] = Factory(dict)
+    sealed: list[tuple[Token, bytes | None]] = Factory(list)
+    """The live tokens and what is kept of their values."""
+    secrets: list[tuple[Token, bytes]] | None = None
+    """The live tokens whose values could be had, or None before the first CRAM-MD5 asked for them."""
+
+    def add_project(self, project: Project) -> None:
+        self.projects[project.id] = project
+        self.project_slugs[project.slug] = project
+
+    def add_route(self, route: Route) -> None:
+        self.routes[route.id] = route
+        self.route_slugs[route.project_id, route.slug] = route
+        if route.default:
+            self.defaults[route.project_id] = route
+
+    def add_token(self, token: Token, digest: bytes, sealed: bytes | None) -> None:
+        self.tokens[token.id] = token
+        self.digests[digest] = token
+        if token.revoked is None:
+            self.sealed.append((token, sealed))
+
+
+class Directory:
+    """Answers about the accounts under ``state_dir``. The database and its key are made where there are none; raises AccountError.
+
+    Make it before the reactor runs: opening may wait for another process; nothing after that does.
+    """
+
+    _log = Logger()
+
+    def __init__(self, state_dir: Path) -> None:
+        self._path = state_dir / DATABASE
+        self._db, self._vault = open_database(state_dir)
+        self._seen: int | None = None
+        self._trouble = ""
+        try:
+            with storage_faults(self._path):
+                self._db.execute("PRAGMA busy_timeout = 0")
+                self._db.execute("PRAGMA query_only = ON")
+                version = self._data_version()
+                self._snapshot = _read(self._db, self._vault)
+                self._seen = version
+        except BaseException:
+            self._db.close()
+            raise
+
+    def close(self) -> None:
+        """Let go of the files; nothing may be asked after that."""
+        self._db.close()
+
+    def project(self, project_id: str) -> Project | None:
+        """The project of that id."""
+        return self._current().projects.get(project_id)
+
+    def project_by_slug(self, slug: str) -> Project | None:
+        """The project of that slug."""
+        return self._current().project_slugs.get(slug)
+
+    def route(self, project_id: str, slug: str) -> Route | None:
+        """The project's route of that slug."""
+        return self._current().route_slugs.get((project_id, slug))
+
+    def route_by_id(self, route_id: str) -> Route | None:
+        """The route of that id."""
+        return self._current().routes.get(route_id)
+
+    def default_route(self, project_id: str) -> Route | None:
+        """The project's default route; None only when there is no such project."""
+        return self._current().defaults.get(project_id)
+
+    def token(self, token_id: str) -> Token | None:
+        """The token of that id, live or revoked."""
+        return self._current().tokens.get(token_id)
+
+    def token_by_secret(self, secret: bytes) -> Token | None:
+        """The token of that value, live or revoked; takes the same time whatever the outcome."""
+        return self._current().digests.get(self._vault.digest(secret))
+
+    def token_by_cram(self, verify: Callable[[bytes], bool]) -> Token | None:
+        """The live token whose value ``verify`` accepts. Each one is tried, also behind a match, so that time doesn't tell which it was."""
+        found = None
+        for token, secret in self._secrets(self._current()):
+            if verify(secret):
+                found = token
+        return found
+
+    def cram_possible(self) -> bool:
+        """Whether CRAM-MD5 can succeed for each live token: a client that fails with it often tries nothing else (COMPATIBILITY.md 2)."""
+        snapshot = self._current()
+        return len(self._secrets(snapshot)) == len(snapshot.sealed)
+
+    def _current(self) -> _Snapshot:
+        try:
+            version = self._data_version()
+            if version != self._seen:
+                # The version was asked before reading: a commit in between is read now and once more at the next question.
+                self._snapshot = _read(self._db, self._vault)
+                self._seen = version
+                self._trouble = ""
+        except sqlite3.Error as fault:
+            self._report(str(fault))
+        except AccountError as fault:
+            # What is in there won't become readable by itself: look again only after the next commit.
+            self._seen = version
+            self._report(str(fault))
+        return self._snapshot
+
+    def _data_version(self) -> int:
+        version: int = self._db.execute("PRAGMA data_version").fetchone()[0]
+        return version
+
+    def _report(self, trouble: str) -> None:
+        if trouble != self._trouble:
+            self._trouble = trouble
+            self._log.error(
+                "{path}: changes to accounts can't be read, the last ones read stay in force: {why}", path=str(self._path), why=trouble
+            )
+
+    def _secrets(self, snapshot: _Snapshot) -> Sequence[tuple[Token, bytes]]:
+        if snapshot.secrets is None:
+            snapshot.secrets = []
+            for token, sealed in snapshot.sealed:
+                try:
+                    if sealed is not None:
+                        snapshot.secrets.append((token, self._vault.unseal(sealed, token_owner(token.id)).encode()))
+                except Unsealable as fault:
+                    self._log.error("{path} is damaged, CRAM-MD5 is not offered: {fault}", path=str(self._path), fault=str(fault))
+        return snapshot.secrets
+
+
+def _read(connection: sqlite3.Connection, vault: Vault) -> _Snapshot:
+    """Read everything as of one moment; raises StorageUnusable or sqlite3.Error."""
+    snapshot = _Snapshot()
+    connection.execute("BEGIN")
+    try:
+        version_of(connection)
+        for row in connection.execute(records.PROJECTS):
+            snapshot.add_project(records.project_of(row))
+        for row in connection.execute(records.ROUTES):
+            snapshot.add_route(records.route_of(row, vault))
+        for row in connection.execute(records.TOKENS):
+            snapshot.add_token(records.token_of(row), row[6], row[7])
+    except (Unsealable, ValueError) as fault:
+        raise StorageUnusable(f"{DATABASE} is damaged: {fault}") from fault
+    finally:
+        connection.execute("ROLLBACK")
+    return snapshot

@@ -1,0 +1,78 @@
+"""Rows of the accounts' database as data, and back. The only place that knows which column is which."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lettermta.accounts.model import Project, Route, RouteKind, Smarthost, SmarthostTLS, Token, TransportKind
+from lettermta.accounts.vault import Vault, smarthost_owner
+
+PROJECTS = "SELECT id, slug, smtp, message_size, recipients, created FROM project"
+ROUTES = (
+    "SELECT id, project_id, slug, kind, transport, smarthost_host, smarthost_port, smarthost_tls, smarthost_username, "
+    "smarthost_password, is_default, created FROM route"
+)
+TOKENS = "SELECT id, project_id, name, created, revoked, hint, digest, secret FROM token"
+
+INSERT_PROJECT = "INSERT INTO project (id, slug, smtp, message_size, recipients, created) VALUES (?, ?, ?, ?, ?, ?)"
+INSERT_ROUTE = (
+    "INSERT INTO route (id, project_id, slug, kind, transport, smarthost_host, smarthost_port, smarthost_tls, smarthost_username, "
+    "smarthost_password, is_default, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+UPDATE_ROUTE = (
+    "UPDATE route SET kind = ?, transport = ?, smarthost_host = ?, smarthost_port = ?, smarthost_tls = ?, smarthost_username = ?, "
+    "smarthost_password = ?, is_default = ? WHERE id = ?"
+)
+INSERT_TOKEN = "INSERT INTO token (id, project_id, name, created, revoked, hint, digest, secret) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S105
+
+Row = tuple[Any, ...]
+
+
+def project_of(row: Row) -> Project:
+    """The project in a row of :data:`PROJECTS`."""
+    identifier, slug, smtp, message_size, recipients, created = row
+    return Project(identifier, slug, bool(smtp), message_size, recipients, created)
+
+
+def project_row(project: Project) -> Row:
+    """The values of :data:`INSERT_PROJECT`."""
+    return (project.id, project.slug, int(project.smtp), project.message_size, project.recipients, project.created)
+
+
+def route_of(row: Row, vault: Vault) -> Route:
+    """The route in a row of :data:`ROUTES`; raises Unsealable when its smarthost's password doesn't open."""
+    identifier, project_id, slug, kind, transport, host, port, tls, username, sealed, default, created = row
+    smarthost = None
+    if host is not None:
+        password = None if sealed is None else vault.unseal(sealed, smarthost_owner(identifier))
+        smarthost = Smarthost(host, port, SmarthostTLS(tls), username, password)
+    return Route(identifier, project_id, slug, RouteKind(kind), TransportKind(transport), smarthost, bool(default), created)
+
+
+def route_row(route: Route, vault: Vault) -> Row:
+    """The values of :data:`INSERT_ROUTE`."""
+    return (route.id, route.project_id, route.slug, *_route_settings(route, vault), route.created)
+
+
+def route_changes(route: Route, vault: Vault) -> Row:
+    """The values of :data:`UPDATE_ROUTE`."""
+    return (*_route_settings(route, vault), route.id)
+
+
+def _route_settings(route: Route, vault: Vault) -> Row:
+    smarthost: Row = (None, None, None, None, None)
+    if route.smarthost is not None:
+        host = route.smarthost
+        sealed = None if host.password is None else vault.seal(host.password, smarthost_owner(route.id))
+        smarthost = (host.host, host.port, host.tls.value, host.username, sealed)
+    return (route.kind.value, route.transport.value, *smarthost, int(route.default))
+
+
+def token_of(row: Row) -> Token:
+    """The token in a row of :data:`TOKENS`, whose last two columns stay behind."""
+    return Token(*row[:6])
+
+
+def token_row(token: Token, digest: bytes, sealed: bytes) -> Row:
+    """The values of :data:`INSERT_TOKEN`."""
+    return (token.id, token.project_id, token.name, token.created, token.revoked, token.hint, digest, sealed)

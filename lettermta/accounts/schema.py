@@ -1,0 +1,131 @@
+"""The accounts' database: where it lies, its schema, and how an older one is brought up to date.
+
+``PRAGMA user_version`` tells how many of :data:`STEPS` a database has had; opening it takes the missing ones, in order and in one
+transaction. A step that was released is never changed again. A database with more steps than we know was written by a later version, and
+is refused rather than guessed at. Concurrent openings are safe: the first does the work, the others wait for it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lettermta.accounts.errors import StorageUnusable, storage_faults
+from lettermta.accounts.vault import Vault, load_key, make_key, sync_directory
+
+DATABASE = "accounts.db"
+KEY_FILE = "accounts.key"
+
+_FIRST = (
+    # The fingerprint of the key that everything in here is sealed under: another key file is told at once, not at the first login.
+    "CREATE TABLE seal (fingerprint BLOB NOT NULL)",
+    """CREATE TABLE project (
+        id TEXT NOT NULL PRIMARY KEY, slug TEXT NOT NULL UNIQUE, smtp INTEGER NOT NULL,
+        message_size INTEGER, recipients INTEGER, created REAL NOT NULL)""",
+    """CREATE TABLE route (
+        id TEXT NOT NULL PRIMARY KEY, project_id TEXT NOT NULL REFERENCES project ON DELETE CASCADE, slug TEXT NOT NULL,
+        kind TEXT NOT NULL, transport TEXT NOT NULL,
+        smarthost_host TEXT, smarthost_port INTEGER, smarthost_tls TEXT, smarthost_username TEXT, smarthost_password BLOB,
+        is_default INTEGER NOT NULL, created REAL NOT NULL, UNIQUE (project_id, slug))""",
+    "CREATE UNIQUE INDEX route_default ON route (project_id) WHERE is_default",
+    """CREATE TABLE token (
+        id TEXT NOT NULL PRIMARY KEY, project_id TEXT NOT NULL REFERENCES project ON DELETE CASCADE, name TEXT NOT NULL,
+        digest BLOB NOT NULL UNIQUE, secret BLOB, hint TEXT, created REAL NOT NULL, revoked REAL)""",
+    "CREATE INDEX token_project ON token (project_id)",
+)
+
+STEPS: tuple[tuple[str, ...], ...] = (_FIRST,)
+"""The statements that lead from each version to the next one."""
+
+VERSION = len(STEPS)
+
+
+def open_database(state_dir: Path) -> tuple[sqlite3.Connection, Vault]:
+    """Open the accounts' database in ``state_dir``, making it and its key file where there is none.
+
+    The connection commits durably (synchronous=FULL), waits up to ten seconds for another writer, and begins no transaction by itself.
+    Raises StorageUnusable.
+    """
+    path = state_dir / DATABASE
+    with storage_faults(path):
+        _make_file(path)
+        connection = sqlite3.connect(path, timeout=10, isolation_level=None)
+        try:
+            # A database that was restored from a dump is up to date, but not in WAL.
+            if version_of(connection) != VERSION or connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+                _bring_up(connection, state_dir)
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA foreign_keys = ON")
+            return connection, _vault(connection, state_dir)
+        except BaseException:
+            connection.close()
+            raise
+
+
+def version_of(connection: sqlite3.Connection) -> int:
+    """How many steps the database has had; raises StorageUnusable when they are more than we know."""
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if version > VERSION:
+        raise StorageUnusable(
+            f"{DATABASE} has version {version} and was written by a later lettermta; this one knows versions up to {VERSION}: "
+            "install the later one, or restore a backup from before the upgrade"
+        )
+    return version
+
+
+def _make_file(path: Path) -> None:
+    """Make an empty database file that only its owner can read; SQLite gives its -wal and -shm the same mode."""
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        return
+    sync_directory(path.parent)
+
+
+def _bring_up(connection: sqlite3.Connection, state_dir: Path) -> None:
+    with _alone(state_dir):
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            version = version_of(connection)
+            for statements in STEPS[version:]:
+                for statement in statements:
+                    connection.execute(statement)
+            if version == 0:
+                # Before the first commit: a database that was ever written has its key.
+                fingerprint = Vault(make_key(state_dir / KEY_FILE)).fingerprint
+                connection.execute("INSERT INTO seal (fingerprint) VALUES (?)", (fingerprint,))
+            connection.execute(f"PRAGMA user_version = {VERSION}")
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+
+@contextmanager
+def _alone(state_dir: Path) -> Iterator[None]:
+    """Keep other openings out: SQLite gives up at once, whatever its timeout, when two turn a database to WAL at the same moment."""
+    descriptor = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _vault(connection: sqlite3.Connection, state_dir: Path) -> Vault:
+    path = state_dir / KEY_FILE
+    try:
+        vault = Vault(load_key(path))
+    except FileNotFoundError as fault:
+        raise StorageUnusable(
+            f"the key file {path} is missing, and {DATABASE} is of no use without it: restore it from a backup"
+        ) from fault
+    if connection.execute("SELECT fingerprint FROM seal").fetchone() != (vault.fingerprint,):
+        raise StorageUnusable(f"the key file {path} is not the one that {DATABASE} was made with: restore the two from the same backup")
+    return vault

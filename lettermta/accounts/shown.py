@@ -1,0 +1,52 @@
+"""Accounts as they are told to the outside: by ``--json`` now, and by whatever else shows them later. Never a secret among it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from lettermta.accounts.model import Project, Route, Token
+from lettermta.event import timestamp
+
+Shown = Mapping[str, object]
+"""An account as a JSON object; times are RFC 3339."""
+
+
+def shown_project(project: Project) -> Shown:
+    """A project."""
+    return {
+        "id": project.id,
+        "slug": project.slug,
+        "smtp": project.smtp,
+        "message_size": project.message_size,
+        "recipients": project.recipients,
+        "created": timestamp(project.created),
+    }
+
+
+def shown_route(route: Route, project_slug: str) -> Shown:
+    """A route with its smarthost, without the password."""
+    host = route.smarthost
+    return {
+        "id": route.id,
+        "project": project_slug,
+        "project_id": route.project_id,
+        "slug": route.slug,
+        "kind": route.kind.value,
+        "transport": route.transport.value,
+        "smarthost": host and {"host": host.host, "port": host.port, "tls": host.tls.value, "username": host.username},
+        "default": route.default,
+        "created": timestamp(route.created),
+    }
+
+
+def shown_token(token: Token, project_slug: str) -> Shown:
+    """A token; its value is not part of it."""
+    return {
+        "id": token.id,
+        "project": project_slug,
+        "project_id": token.project_id,
+        "name": token.name,
+        "hint": token.hint,
+        "created": timestamp(token.created),
+        "revoked": None if token.revoked is None else timestamp(token.revoked),
+    }

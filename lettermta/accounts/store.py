@@ -1,0 +1,229 @@
+"""Administration of the accounts: what ``lettermta-admin`` does, each change durable and seen by a running daemon when the call returns.
+
+Blocks on the disk (and up to ten seconds on another writer), so it is for tools and for a daemon's start, not for the reactor's thread;
+there :class:`~lettermta.accounts.directory.Directory` answers. Every failure is an :class:`~lettermta.accounts.errors.AccountError`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from attrs import evolve
+
+from lettermta.accounts import records, rules
+from lettermta.accounts.errors import AccountExists, InvalidAccount, NoSuchAccount, StorageUnusable, storage_faults
+from lettermta.accounts.model import OUTGOING, Project, Route, RouteKind, Smarthost, Token, TransportKind
+from lettermta.accounts.schema import DATABASE, open_database
+from lettermta.accounts.vault import Unsealable, token_owner
+from lettermta.message import new_id
+
+
+class AccountStore:
+    """The accounts under one ``state_dir``. A context manager that closes itself.
+
+    A change to a project or route is a function from what it is now to what it shall be; both are looked at in one transaction, so two
+    tools at work at the same time don't undo each other's changes.
+    """
+
+    def __init__(self, state_dir: Path) -> None:
+        self._path = state_dir / DATABASE
+        self._db, self._vault = open_database(state_dir)
+
+    def __enter__(self) -> AccountStore:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the files."""
+        self._db.close()
+
+    def create_project(self, slug: str, *, smtp: bool = True, message_size: int | None = None, recipients: int | None = None) -> Project:
+        """A new project with its default route ``outgoing`` (transactional, by MX)."""
+        now = time.time()
+        project = Project(new_id(), slug, smtp, message_size, recipients, now)
+        rules.check_project(project)
+        route = Route(new_id(), project.id, OUTGOING, RouteKind.TRANSACTIONAL, TransportKind.MX, None, True, now)
+        with self._transaction():
+            if self._rows(f"{records.PROJECTS} WHERE slug = ?", slug):
+                raise AccountExists(f"there is a project {slug} already")
+            self._db.execute(records.INSERT_PROJECT, records.project_row(project))
+            self._db.execute(records.INSERT_ROUTE, records.route_row(route, self._vault))
+        return project
+
+    def projects(self) -> Sequence[Project]:
+        """All projects by slug."""
+        return [records.project_of(row) for row in self._rows(f"{records.PROJECTS} ORDER BY slug")]
+
+    def project(self, slug: str) -> Project:
+        """The project of that slug; raises NoSuchAccount."""
+        for row in self._rows(f"{records.PROJECTS} WHERE slug = ?", slug):
+            return records.project_of(row)
+        raise NoSuchAccount(f"there is no project {slug}")
+
+    def project_by_id(self, project_id: str) -> Project:
+        """The project of that id; raises NoSuchAccount."""
+        for row in self._rows(f"{records.PROJECTS} WHERE id = ?", project_id):
+            return records.project_of(row)
+        raise NoSuchAccount(f"there is no project of the id {project_id}")
+
+    def update_project(self, slug: str, change: Callable[[Project], Project]) -> Project:
+        """Change a project's SMTP switch and limits; its slug and id stay."""
+        with self._transaction():
+            old = self.project(slug)
+            new = evolve(change(old), id=old.id, slug=old.slug, created=old.created)
+            rules.check_project(new)
+            self._db.execute(
+                "UPDATE project SET smtp = ?, message_size = ?, recipients = ? WHERE id = ?",
+                (int(new.smtp), new.message_size, new.recipients, new.id),
+            )
+        return new
+
+    def delete_project(self, slug: str) -> Project:
+        """Remove a project with its routes and tokens."""
+        with self._transaction():
+            project = self.project(slug)
+            self._db.execute("DELETE FROM project WHERE id = ?", (project.id,))
+        return project
+
+    def create_route(
+        self,
+        project_slug: str,
+        slug: str,
+        *,
+        kind: RouteKind = RouteKind.TRANSACTIONAL,
+        transport: TransportKind = TransportKind.MX,
+        smarthost: Smarthost | None = None,
+        default: bool = False,
+    ) -> Route:
+        """A new route of a project; ``default`` makes it the project's default in the place of the one before."""
+        with self._transaction():
+            project = self.project(project_slug)
+            route = Route(new_id(), project.id, slug, kind, transport, smarthost, default, time.time())
+            rules.check_route(route)
+            if self._rows(f"{records.ROUTES} WHERE project_id = ? AND slug = ?", project.id, slug):
+                raise AccountExists(f"project {project_slug} has a route {slug} already")
+            if default:
+                self._take_default(project.id)
+            self._db.execute(records.INSERT_ROUTE, records.route_row(route, self._vault))
+        return route
+
+    def routes(self, project_slug: str) -> Sequence[Route]:
+        """All routes of a project by slug."""
+        project = self.project(project_slug)
+        return [self._route_of(row) for row in self._rows(f"{records.ROUTES} WHERE project_id = ? ORDER BY slug", project.id)]
+
+    def route(self, project_slug: str, slug: str) -> Route:
+        """The route of that slug; raises NoSuchAccount."""
+        project = self.project(project_slug)
+        for row in self._rows(f"{records.ROUTES} WHERE project_id = ? AND slug = ?", project.id, slug):
+            return self._route_of(row)
+        raise NoSuchAccount(f"project {project_slug} has no route {slug}")
+
+    def update_route(self, project_slug: str, slug: str, change: Callable[[Route], Route]) -> Route:
+        """Change a route's kind, transport and smarthost, or make it the default; its slug and ids stay."""
+        with self._transaction():
+            old = self.route(project_slug, slug)
+            new = evolve(change(old), id=old.id, project_id=old.project_id, slug=old.slug, created=old.created)
+            rules.check_route(new)
+            if old.default and not new.default:
+                raise InvalidAccount(f"route {slug} is the default of project {project_slug}: make another route the default instead")
+            if new.default:
+                self._take_default(new.project_id)
+            self._db.execute(records.UPDATE_ROUTE, records.route_changes(new, self._vault))
+        return new
+
+    def delete_route(self, project_slug: str, slug: str) -> Route:
+        """Remove a route that is not its project's default."""
+        with self._transaction():
+            route = self.route(project_slug, slug)
+            if route.default:
+                raise InvalidAccount(f"route {slug} is the default of project {project_slug}: make another route the default first")
+            self._db.execute("DELETE FROM route WHERE id = ?", (route.id,))
+        return route
+
+    def create_token(self, project_slug: str, name: str = "", *, value: str | None = None) -> tuple[Token, str]:
+        """A new token of a project and its value, which can't be had from here again; ``value`` brings one from elsewhere."""
+        rules.check_name(name)
+        secret = rules.new_token() if value is None else value
+        rules.check_token(secret)
+        digest = self._vault.digest(secret.encode())
+        with self._transaction():
+            project = self.project(project_slug)
+            if self._rows(f"{records.TOKENS} WHERE digest = ?", digest):
+                raise AccountExists("a token of this value is known already, live or revoked, in this project or another one")
+            token = Token(new_id(), project.id, name, time.time(), None, rules.hint_of(secret))
+            sealed = self._vault.seal(secret, token_owner(token.id))
+            self._db.execute(records.INSERT_TOKEN, records.token_row(token, digest, sealed))
+        return token, secret
+
+    def tokens(self, project_slug: str) -> Sequence[Token]:
+        """All tokens of a project, revoked ones too, oldest first."""
+        project = self.project(project_slug)
+        return [records.token_of(row) for row in self._rows(f"{records.TOKENS} WHERE project_id = ? ORDER BY id", project.id)]
+
+    def token(self, token_id: str) -> Token:
+        """The token of that id; raises NoSuchAccount."""
+        for row in self._rows(f"{records.TOKENS} WHERE id = ?", token_id):
+            return records.token_of(row)
+        # What was given may be a token's value, by mistake: it is not repeated.
+        raise NoSuchAccount("there is no token of that id (`token list` shows the ids)")
+
+    def rename_token(self, token_id: str, name: str) -> Token:
+        """Give a token another name."""
+        rules.check_name(name)
+        with self._transaction():
+            token = evolve(self.token(token_id), name=name)
+            self._db.execute("UPDATE token SET name = ? WHERE id = ?", (name, token.id))
+        return token
+
+    def revoke_token(self, token_id: str) -> Token:
+        """End a token's use for good, and keep it so that the log can tell who still uses it. Once revoked, it stays as it is."""
+        with self._transaction():
+            token = self.token(token_id)
+            if token.revoked is None:
+                token = evolve(token, revoked=time.time())
+                self._db.execute("UPDATE token SET revoked = ? WHERE id = ?", (token.revoked, token.id))
+        return token
+
+    def delete_token(self, token_id: str) -> Token:
+        """Forget a token."""
+        with self._transaction():
+            token = self.token(token_id)
+            self._db.execute("DELETE FROM token WHERE id = ?", (token.id,))
+        return token
+
+    def _take_default(self, project_id: str) -> None:
+        """Leave a project without default route for a moment, so that another one can become it."""
+        self._db.execute("UPDATE route SET is_default = 0 WHERE project_id = ?", (project_id,))
+
+    def _route_of(self, row: records.Row) -> Route:
+        try:
+            return records.route_of(row, self._vault)
+        except Unsealable as fault:
+            raise StorageUnusable(f"{self._path} is damaged: {fault}") from fault
+
+    def _rows(self, query: str, *values: object) -> list[records.Row]:
+        with storage_faults(self._path):
+            return self._db.execute(query, values).fetchall()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with storage_faults(self._path):
+            # IMMEDIATE: a reader that turns into a writer would be refused whatever the timeout.
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                try:
+                    if self._db.in_transaction:
+                        self._db.execute("ROLLBACK")
+                except sqlite3.Error:
+                    pass  # The fault that led here tells more.
+                raise

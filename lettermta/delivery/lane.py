@@ -1,0 +1,91 @@
+"""A lane in memory: what of one domain's mail of one route is due and at hand.
+
+Memory is bounded: a lane holds at most :data:`WINDOW` entries, the rest stays in the spool, and :attr:`LaneQueue.more` says that there is
+some. A recipient is in hand from the moment its entry is taken in until its outcome is durable, and never taken in twice meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+
+from lettermta.message import Lane, QueueEntry
+
+WINDOW = 500
+"""Entries of one lane in memory."""
+
+
+class LaneQueue:
+    """The entries of one lane that wait for a channel, and the numbers of its recipients in hand."""
+
+    def __init__(self, lane: Lane) -> None:
+        self.lane = lane
+        self.more = False
+        """The spool holds due recipients of this lane that are not in hand."""
+        self.offered = False
+        """The lane is in its destination's round."""
+        self._waiting: deque[QueueEntry] = deque()
+        self._in_hand: set[int] = set()
+        self._settled: set[int] | None = None
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def in_hand(self) -> int:
+        """How many recipients are waiting or under way."""
+        return len(self._in_hand)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing of the lane is in hand, asked for, or left in the spool."""
+        return not self._in_hand and not self.more and self._settled is None
+
+    @property
+    def full(self) -> bool:
+        """Whether no more entries are to be taken in."""
+        return len(self._waiting) >= WINDOW
+
+    def add(self, entry: QueueEntry) -> None:
+        """Take in an entry whose recipients are not in hand."""
+        self._waiting.append(entry)
+        for recipient in entry.recipients:
+            self._in_hand.add(recipient.number)
+
+    def put_back(self, entry: QueueEntry) -> None:
+        """Have an entry that was taken tried next."""
+        self._waiting.appendleft(entry)
+
+    def take(self) -> QueueEntry:
+        """The next entry."""
+        return self._waiting.popleft()
+
+    def settle(self, entry: QueueEntry) -> None:
+        """The entry's outcome is durable."""
+        numbers = [recipient.number for recipient in entry.recipients]
+        self._in_hand.difference_update(numbers)
+        if self._settled is not None:
+            self._settled.update(numbers)
+
+    # -- refilling from the spool
+
+    @property
+    def asking(self) -> bool:
+        """Whether the spool has been asked and has not answered yet."""
+        return self._settled is not None
+
+    def ask(self) -> None:
+        """The spool is being asked. What is settled until it answers may still look due in its answer, which was read before."""
+        self._settled = set()
+        self.more = False
+
+    def answered(self, entries: Iterable[QueueEntry]) -> int:
+        """Take in what the spool found due, less what is in hand or was settled meanwhile; returns the number of recipients it found."""
+        settled, self._settled = self._settled or set(), None
+        found = 0
+        for entry in entries:
+            found += len(entry.recipients)
+            entry.recipients = [r for r in entry.recipients if r.number not in self._in_hand and r.number not in settled]
+            if entry.recipients:
+                self.add(entry)
+        return found

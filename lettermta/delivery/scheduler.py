@@ -1,0 +1,255 @@
+"""The scheduler: brings what is due to its destination, and records what came of it.
+
+New entries come straight from the commit that stored them; everything else is fetched from the spool, lane by lane, when its time has
+come. Memory is bounded: a lane holds a window of its entries, all lanes together hold :data:`LARGEST_HAND`, and of a lane that only waits
+for its time nothing is held but that time.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from lettermta.delivery.destination import ChannelBudget, Destination
+from lettermta.delivery.judge import judge
+from lettermta.delivery.lane import WINDOW, LaneQueue
+from lettermta.delivery.routing import Way
+from lettermta.delivery.schedule import Schedule
+from lettermta.event import Event
+from lettermta.interfaces import ISpool, ISpoolListener
+from lettermta.message import Lane, Outcome, QueueEntry, State, Verdict
+
+LARGEST_HAND = 20_000
+"""Entries in memory, of all lanes together."""
+MAX_CHANNELS = 500
+"""Channels of all destinations together."""
+STOP_SECONDS = 10.0
+"""How long attempts under way may take to finish when the daemon stops."""
+RECORD_AGAIN_SECONDS = 5.0
+"""When what an attempt came to could not be stored, it is tried again after this."""
+
+
+@implementer(ISpoolListener)
+class Scheduler:
+    """Runs delivery. ``way`` tells where a lane's mail goes; ``clock`` gives timers, ``now`` the wall clock for due times."""
+
+    log = Logger()
+
+    def __init__(
+        self, spool: ISpool, way: Callable[[Lane], Way], schedule: Schedule, clock: IReactorTime, now: Callable[[], float]
+    ) -> None:
+        self._spool = spool
+        self._way = way
+        self._schedule = schedule
+        self._clock = clock
+        self._now = now
+        self._budget = ChannelBudget(MAX_CHANNELS)
+        self._lanes: dict[Lane, LaneQueue] = {}
+        self._destinations: dict[str, Destination] = {}
+        self._hungry: OrderedDict[Lane, None] = OrderedDict()
+        self._hand = 0
+        self._due: list[tuple[float, str, str]] = []
+        self._next_due: dict[Lane, float] = {}
+        self._wake: IDelayedCall | None = None
+        self._unrecorded: set[IDelayedCall] = set()
+        self._stopping = False
+
+    def start(self) -> Deferred[None]:
+        """Take up what the spool holds from before; new entries may come in meanwhile."""
+        self._spool.subscribe(self)
+        return self._spool.lanes().addCallback(self._take_up)
+
+    def _take_up(self, lanes: Sequence[tuple[Lane, float]]) -> None:
+        for lane, due in lanes:
+            self._expect(lane, due)
+
+    def stop(self) -> Deferred[object]:
+        """Begin no more attempts; fires when those under way are recorded, or after a bound."""
+        self._stopping = True
+        if self._wake is not None:
+            self._wake.cancel()
+            self._wake = None
+        for call in self._unrecorded:
+            call.cancel()
+        finished = gatherResults([destination.stop() for destination in self._destinations.values()])
+        return finished.addTimeout(STOP_SECONDS, self._clock).addErrback(lambda _: None)
+
+    # -- taking in
+
+    def entries_stored(self, entries: Sequence[QueueEntry]) -> None:
+        """See ISpoolListener."""
+        if self._stopping:
+            return
+        for entry in entries:
+            lane = self._lane(entry.lane)
+            # What is asked for now may be in the answer too: then it is taken from there.
+            if lane.more or lane.full or lane.asking or self._hand >= LARGEST_HAND:
+                self._leave(lane)
+            else:
+                lane.add(entry)
+                self._hand += 1
+                self._serve(lane)
+
+    def events_stored(self, events: Sequence[tuple[int, Event]]) -> None:
+        """See ISpoolListener: events are no business of the scheduler's."""
+
+    def _lane(self, key: Lane) -> LaneQueue:
+        lane = self._lanes.get(key)
+        if lane is None:
+            lane = self._lanes[key] = LaneQueue(key)
+        return lane
+
+    def _leave(self, lane: LaneQueue) -> None:
+        """Leave a lane's due entries in the spool until there is room."""
+        lane.more = True
+        if not len(lane) and not lane.asking:
+            self._hungry[lane.lane] = None
+            self._feed()
+
+    def _serve(self, lane: LaneQueue) -> None:
+        key, transport = self._way(lane.lane)
+        destination = self._destinations.get(key)
+        if destination is None:
+            self._forget_unused()
+            destination = self._destinations[key] = Destination(
+                key, transport(), self._clock, self._budget, self._spool.load, self._settle, self._quarantine
+            )
+        destination.offer(lane)
+
+    def _forget_unused(self) -> None:
+        """Keep the destinations in memory to about twice those that are in use."""
+        if len(self._destinations) >= 2 * MAX_CHANNELS:
+            for key in [key for key, destination in self._destinations.items() if destination.unused]:
+                del self._destinations[key]
+
+    # -- what waits in the spool
+
+    def _expect(self, lane: Lane, due: float) -> None:
+        """Look at a lane when ``due`` has come, unless it is looked at before."""
+        known = self._next_due.get(lane)
+        if known is not None and known <= due:
+            return
+        self._next_due[lane] = due
+        heapq.heappush(self._due, (due, lane.route_id, lane.domain))
+        if self._due[0][0] == due:
+            self._set_alarm()
+
+    def _set_alarm(self) -> None:
+        if self._wake is not None:
+            self._wake.cancel()
+            self._wake = None
+        if self._due and not self._stopping:
+            # The wall clock may jump (HARD-CASES row 27): look at it once a minute at least.
+            self._wake = self._clock.callLater(min(max(self._due[0][0] - self._now(), 0.0), 60.0), self._alarm)
+
+    def _alarm(self) -> None:
+        self._wake = None
+        now = self._now()
+        while self._due and self._due[0][0] <= now:
+            due, route_id, domain = heapq.heappop(self._due)
+            key = Lane(route_id, domain)
+            if self._next_due.get(key) == due:
+                del self._next_due[key]
+                self._leave(self._lane(key))
+        self._set_alarm()
+
+    def _feed(self) -> None:
+        """Ask the spool for what hungry lanes have due, while there is room."""
+        while self._hungry and self._hand < LARGEST_HAND and not self._stopping:
+            key, _ = self._hungry.popitem(last=False)
+            lane = self._lane(key)
+            if lane.asking:
+                continue
+            limit = WINDOW + lane.in_hand
+            lane.ask()
+            self._spool.due(key, self._now(), limit).addCallbacks(self._fed, self._not_fed, (lane, limit), {}, (lane,))
+
+    def _fed(self, entries: Sequence[QueueEntry], lane: LaneQueue, limit: int) -> None:
+        before = len(lane)
+        found = lane.answered(entries)
+        self._hand += len(lane) - before
+        if found >= limit:
+            lane.more = True
+        else:
+            self._spool.next_due(lane.lane).addCallbacks(self._look_later, self._not_asked, (lane.lane,), {}, (lane.lane,))
+        if len(lane):
+            self._serve(lane)
+        elif lane.more:
+            # All that was found is under way already: whatever settles next looks again.
+            self._hungry[lane.lane] = None
+        self._tidy(lane)
+
+    def _look_later(self, due: float | None, lane: Lane) -> None:
+        # What is due already is in hand; when it is settled, it says itself when it is due again.
+        if due is not None and due > self._now():
+            self._expect(lane, due)
+
+    def _not_asked(self, failure: Failure, lane: Lane) -> None:
+        self.log.failure("the spool could not be asked for {lane.domain}", failure=failure, lane=lane)
+        self._expect(lane, self._now() + RECORD_AGAIN_SECONDS)
+
+    def _not_fed(self, failure: Failure, lane: LaneQueue) -> None:
+        lane.answered(())
+        self._not_asked(failure, lane.lane)
+
+    # -- what came of it
+
+    def _settle(self, lane: LaneQueue, entry: QueueEntry, verdicts: Sequence[Verdict], via: str) -> None:
+        outcomes, events = judge(entry, verdicts, self._schedule, self._now())
+        for outcome in outcomes:
+            self.log.info(
+                "{id}: {state} to=<{recipient}> via={via} attempt={attempt} reply={reply}",
+                id=entry.id,
+                state=outcome.state.value,
+                recipient=outcome.recipient.address,
+                via=via,
+                attempt=outcome.recipient.attempts + 1,
+                reply=outcome.reply,
+            )
+        self._record(lane, entry, outcomes, events)
+
+    def _quarantine(self, lane: LaneQueue, entry: QueueEntry, reason: str) -> None:
+        """An entry without content can't be sent, and must not be forgotten (HARD-CASES row 14)."""
+        self.log.error("{id}: quarantined: {reason}", id=entry.id, reason=reason)
+        self._record(lane, entry, [Outcome(recipient, State.QUARANTINED, reason) for recipient in entry.recipients], [])
+
+    def _record(self, lane: LaneQueue, entry: QueueEntry, outcomes: Sequence[Outcome], events: Sequence[Event]) -> None:
+        self._spool.record(entry, outcomes, events).addCallbacks(
+            self._recorded, self._not_recorded, (lane, entry, outcomes), {}, (lane, entry, outcomes, events)
+        )
+
+    def _recorded(self, _: None, lane: LaneQueue, entry: QueueEntry, outcomes: Sequence[Outcome]) -> None:
+        lane.settle(entry)
+        self._hand -= 1
+        for outcome in outcomes:
+            if outcome.state is State.DEFERRED:
+                self._expect(lane.lane, outcome.due)
+        if lane.more and not len(lane):
+            self._hungry[lane.lane] = None
+        if self._hungry:
+            self._feed()
+        self._tidy(lane)
+
+    def _not_recorded(
+        self, failure: Failure, lane: LaneQueue, entry: QueueEntry, outcomes: Sequence[Outcome], events: Sequence[Event]
+    ) -> None:
+        """The other side has the message, and only we know: keep it in hand, so that nobody sends it again, until it is on record."""
+        self.log.failure("{id}: what came of an attempt could not be stored; trying again", failure=failure, id=entry.id)
+
+        def again() -> None:
+            self._unrecorded.discard(call)
+            self._record(lane, entry, outcomes, events)
+
+        call = self._clock.callLater(RECORD_AGAIN_SECONDS, again)
+        self._unrecorded.add(call)
+
+    def _tidy(self, lane: LaneQueue) -> None:
+        if lane.idle and not lane.offered:
+            self._lanes.pop(lane.lane, None)

@@ -1,0 +1,94 @@
+"""From an address to a session that is ready to send, and over several addresses until one is.
+
+Promises that opportunistic TLS which fails is tried again in clear on a new connection, and that any other TLS never is. What fails
+here says nothing of the message itself, so in the end it is temporary, whatever the last host said (HARD-CASES row 22).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from attrs import evolve, frozen
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, connectProtocol
+from twisted.internet.error import ConnectError, ConnectionRefusedError, TimeoutError
+from twisted.logger import Logger
+
+from lettermta.message import Reply, Unreachable
+from lettermta.smtp.client import ClientSession, ClientSettings, TLSFailed, TLSMode
+from lettermta.smtp.client_protocol import ClientProtocol
+from lettermta.smtp.client_tls import ClientTLS
+
+MOST_ADDRESSES = 10
+"""How many addresses one opening tries in all: a domain with 50 MX hosts must not hold an attempt for hours."""
+
+_log = Logger()
+
+
+@frozen
+class Target:
+    """One address of a host."""
+
+    host: str
+    address: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.host} [{self.address}]:{self.port}" if self.host != self.address else f"[{self.address}]:{self.port}"
+
+
+@frozen
+class Connector:
+    """Opens sessions, all in the same manner."""
+
+    reactor: Any
+    client: ClientSettings
+    connect_timeout: float
+    trust: Path | None = None
+    """A PEM file of authorities for verified TLS, or None for the system's."""
+
+    async def open(self, target: Target) -> ClientSession:
+        """A session with one address; raises Unreachable with what happened."""
+        try:
+            return await self._session(target, self.client)
+        except TLSFailed as error:
+            if self.client.tls is not TLSMode.OPPORTUNISTIC:
+                raise
+            _log.info("{target}: {reason}; trying again in clear", target=target, reason=error.reply.text)
+            return await self._session(target, evolve(self.client, tls=TLSMode.OFF))
+
+    async def _session(self, target: Target, client: ClientSettings) -> ClientSession:
+        protocol = ClientProtocol(self.reactor, client, ClientTLS(target.host, client.verify, self.trust), str(target))
+        endpoint = (TCP6ClientEndpoint if ":" in target.address else TCP4ClientEndpoint)(
+            self.reactor, target.address, target.port, timeout=self.connect_timeout
+        )
+        connecting: Deferred[ClientProtocol] = connectProtocol(endpoint, protocol)  # type: ignore[no-untyped-call]
+        try:
+            await connecting
+        except TimeoutError:
+            raise Unreachable(Reply(451, "4.4.1", f"Connecting to {target} timed out")) from None
+        except ConnectionRefusedError:
+            raise Unreachable(Reply(451, "4.4.1", f"{target} refuses connections")) from None
+        except ConnectError as error:
+            raise Unreachable(Reply(451, "4.4.1", f"{target} can't be reached: {error}")) from None
+        return await protocol.session.opened
+
+    async def first(self, targets: Sequence[Target]) -> ClientSession:
+        """A session with the first target that has one; raises the last one's Unreachable."""
+        last: Unreachable | None = None
+        for target in targets:
+            try:
+                return await self.open(target)
+            except Unreachable as error:
+                _log.info("{target}: {reason}", target=target, reason=str(error.reply))
+                last = error
+        raise last or Unreachable(Reply(451, "4.4.4", "There is no address to connect to"))
+
+
+def temporary(error: Unreachable) -> Unreachable:
+    """The same failure as one to be tried again: a host that greets by 554 refuses us now, not the recipient for ever."""
+    if not error.reply.permanent:
+        return error
+    return Unreachable(Reply(451, "4.3.2", f"The other side takes no mail now: {error.reply}"))

@@ -1,0 +1,32 @@
+"""Mail into nothing, for load tests and routes that must not send: every recipient is delivered at once, and nobody gets anything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from twisted.internet.defer import Deferred, succeed
+from zope.interface import implementer
+
+from lettermta.interfaces import IChannel, IStoredContent, ITransport
+from lettermta.message import QueueEntry, Reply, Verdict
+
+_DISCARDED = Reply(250, "2.0.0", "discarded")
+
+
+@implementer(ITransport, IChannel)
+class DiscardTransport:
+    """The void is its own channel: it holds nothing, so one is enough for all."""
+
+    usable = True
+    description = "discarded"
+
+    def open(self) -> Deferred[IChannel]:
+        """Always there."""
+        return succeed(self)
+
+    def send(self, entry: QueueEntry, content: IStoredContent) -> Deferred[Sequence[Verdict]]:
+        """All is well."""
+        return succeed([Verdict(recipient, _DISCARDED, handed_over=True) for recipient in entry.recipients])
+
+    def close(self) -> None:
+        """There is nothing to part from."""

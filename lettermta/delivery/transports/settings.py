@@ -1,0 +1,37 @@
+"""What every way out has to know, apart from where it leads."""
+
+from __future__ import annotations
+
+from attrs import field, frozen
+
+from lettermta.delivery.address_policy import Network, networks
+from lettermta.smtp.client import ClientSettings, TLSMode
+from lettermta.smtp.client_auth import Credentials
+
+
+@frozen
+class DeliverySettings:
+    """How mail is sent. Time-outs in seconds."""
+
+    hostname: str
+    """Our name in EHLO; an MX of this name is ourselves."""
+    port: int = 25
+    tls: TLSMode = field(default=TLSMode.OPPORTUNISTIC, converter=TLSMode)
+    allow_networks: tuple[Network, ...] = field(default=(), converter=networks)
+    """Networks that mail may go to although they are not public."""
+    connect_timeout: float = 30.0
+    command_timeout: float = 300.0
+    data_timeout: float = 600.0
+    messages_per_connection: int = 1000
+
+    def client(self, tls: TLSMode, *, verify: bool = False, credentials: Credentials | None = None) -> ClientSettings:
+        """The same for one session."""
+        return ClientSettings(
+            hostname=self.hostname,
+            tls=tls,
+            verify=verify,
+            credentials=credentials,
+            command_timeout=self.command_timeout,
+            data_timeout=self.data_timeout,
+            messages=self.messages_per_connection,
+        )

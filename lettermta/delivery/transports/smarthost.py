@@ -1,0 +1,103 @@
+"""Mail through a host that the operator named: a smarthost of a route, or ``[delivery] relayhost``.
+
+Promises that credentials go out inside verified TLS or not at all. The host is taken at its word: no MX look-up, and private
+addresses are fine. All that fails here is temporary: it is between the operator and the host, and no fault of the message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress, IHostResolution, IResolutionReceiver
+from zope.interface import implementer
+
+from lettermta.delivery.resolver import DNSFailure
+from lettermta.delivery.transports.connecting import MOST_ADDRESSES, Connector, Target, temporary
+from lettermta.delivery.transports.settings import DeliverySettings
+from lettermta.interfaces import IChannel, IResolver, ITransport
+from lettermta.message import Reply, Unreachable
+from lettermta.smtp.client import TLSMode
+from lettermta.smtp.client_auth import Credentials
+
+
+@implementer(ITransport)
+@define(eq=False)
+class SmarthostTransport:
+    """The way through one host.
+
+    With credentials TLS is required and verified, by STARTTLS unless ``tls`` is ``implicit``. ``resolver`` None: the name is looked
+    up as the system does it (hosts file and all). ``trust``: a PEM file of the authorities to trust, None for the system's.
+    """
+
+    reactor: Any
+    host: str
+    port: int
+    tls: TLSMode = field(converter=TLSMode)
+    credentials: Credentials | None
+    settings: DeliverySettings
+    resolver: IResolver | None = None
+    trust: Path | None = None
+    _connector: Connector = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        secret = self.credentials is not None
+        mode = TLSMode.REQUIRE if secret and self.tls is not TLSMode.IMPLICIT else self.tls
+        client = self.settings.client(mode, verify=secret, credentials=self.credentials)
+        self._connector = Connector(self.reactor, client, self.settings.connect_timeout, self.trust)
+
+    def open(self) -> Deferred[IChannel]:
+        """A session with the host; fails with Unreachable, always temporary."""
+        return Deferred.fromCoroutine(self._open())
+
+    async def _open(self) -> IChannel:
+        addresses = await self._addresses()
+        if not addresses:
+            raise Unreachable(Reply(451, "4.4.4", f"The host {self.host} has no address"))
+        try:
+            return await self._connector.first([Target(self.host, address, self.port) for address in addresses[:MOST_ADDRESSES]])
+        except Unreachable as error:
+            raise temporary(error) from None
+
+    async def _addresses(self) -> Sequence[str]:
+        try:
+            return [str(ip_address(self.host.strip("[]")))]
+        except ValueError:
+            pass
+        if self.resolver is None:
+            return await _system_addresses(self.reactor, self.host)
+        try:
+            return await self.resolver.addresses(self.host)
+        except DNSFailure as error:
+            raise Unreachable(Reply(451, "4.4.3", f"Looking up {self.host} failed: {error}")) from None
+
+
+@implementer(IResolutionReceiver)
+class _Addresses:
+    """Collects what the system's resolver finds."""
+
+    def __init__(self) -> None:
+        self.found: Deferred[Sequence[str]] = Deferred()
+        self._addresses: list[str] = []
+
+    def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:
+        """Nothing to do yet."""
+
+    def addressResolved(self, address: IAddress) -> None:
+        """One more."""
+        self._addresses.append(str(getattr(address, "host", "")))
+
+    def resolutionComplete(self) -> None:
+        """That was all; none at all is how a failure looks here."""
+        self.found.callback(list(dict.fromkeys(filter(None, self._addresses))))
+
+
+async def _system_addresses(reactor: Any, host: str) -> Sequence[str]:
+    """As the system does it, in a thread of the reactor's."""
+    receiver = _Addresses()
+    reactor.nameResolver.resolveHostName(receiver, host)
+    return await receiver.found

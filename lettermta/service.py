@@ -1,0 +1,256 @@
+"""The wiring: the one place that knows all parts, and the order in which they start and stop.
+
+Start: sockets are bound and certificates read while there may be privileges to do it; then, as the user the daemon stays, accounts, spool,
+delivery and events; the ports are answered last. Stop: the ports first, then what is under way (within a bound), the spool last.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import time
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IListeningPort
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.python import usage
+from twisted.python.failure import Failure
+
+from lettermta import __version__
+from lettermta.accounts.directory import Directory
+from lettermta.accounts.errors import AccountError
+from lettermta.config import Config, ConfigError, Security, load
+from lettermta.delivery.resolver import Resolver, system_servers
+from lettermta.delivery.routing import Routing
+from lettermta.delivery.schedule import Schedule
+from lettermta.delivery.scheduler import Scheduler
+from lettermta.delivery.transports.settings import DeliverySettings
+from lettermta.events.dispatcher import Dispatcher
+from lettermta.events.hooks import HookError, HookSink, load_hook
+from lettermta.events.json_log import JSONLog
+from lettermta.events.sink import IEventSink
+from lettermta.interfaces import IEventHook
+from lettermta.ops import control, notify
+from lettermta.smtp.listening import Bound, CannotListen, open_sockets
+from lettermta.smtp.server import ESMTPFactory, Opening
+from lettermta.smtp.tls import CertificatePair, ServerTLS, TLSFault, self_signed
+from lettermta.spool.schema import SpoolVersionError
+from lettermta.spool.store import Spool, SpoolInUse
+from lettermta.submission.server import SubmissionRules, SubmissionServer
+
+DRAIN_SECONDS = 10.0
+"""How long sessions with a message in hand may take to finish when the daemon stops."""
+
+_OPENINGS = {Security.STARTTLS: Opening.CLEAR, Security.TLS: Opening.TLS, Security.AUTO: Opening.DETECT}
+
+
+class Options(usage.Options):
+    """What ``twistd lettermta`` takes."""
+
+    optParameters = [["config", "c", "/etc/lettermta/mta.ini", "The configuration file."]]  # noqa: RUF012 - usage.Options wants a list
+
+    def postOptions(self) -> None:
+        """Read the configuration; every fault in it ends the program with all of them told."""
+        try:
+            self["settings"] = load(self["config"])
+            self["hooks"] = [(dotted, load_hook(dotted)) for dotted in self["settings"].events.hooks]
+        except ConfigError as error:
+            raise SystemExit(f"The configuration has faults:\n{error}") from None
+        except HookError as error:
+            raise SystemExit(f"{self['config']}: [events] hooks: {error}") from None
+
+
+def makeService(options: Options) -> Lettermta:
+    """The service that ``twistd lettermta`` runs."""
+    from twisted.internet import reactor
+
+    return Lettermta(options["settings"], options["hooks"], reactor)
+
+
+class Lettermta(Service):
+    """One daemon, all of it."""
+
+    log = Logger()
+
+    def __init__(self, config: Config, hooks: list[tuple[str, IEventHook]], reactor: Any) -> None:
+        self._config = config
+        self._hooks = hooks
+        self._reactor = reactor
+        self._bound: list[Bound] = []
+        self._tls: ServerTLS | None = None
+        self._ports: list[IListeningPort] = []
+        self._factories: list[ESMTPFactory] = []
+
+    # -- starting
+
+    def privilegedStartService(self) -> None:
+        """Bind the ports and read the certificates, with the privileges that there may be."""
+        # Timers must not follow the wall clock when it is set (HARD-CASES row 27).
+        self._reactor.seconds = time.monotonic
+        try:
+            self._bound = open_sockets(self._config.listeners)
+            if self._config.tls.certificate:
+                self._tls = self._configured_tls(self._config)
+        except CannotListen as error:
+            raise SystemExit(f"lettermta can't listen:\n{error}") from None
+        except TLSFault as error:
+            raise SystemExit(f"lettermta can't use its certificates:\n{error}") from None
+
+    def startService(self) -> None:
+        """Start every part; what can't be started ends the program with the reason."""
+        super().startService()  # type: ignore[no-untyped-call]
+        config = self._config
+        try:
+            self._prepare_state(config)
+            self._directory = Directory(config.mta.state_dir)
+            self._spool = Spool(config.mta.state_dir / "spool" / "0", self._reactor)
+            self._spool.open()
+        except (AccountError, SpoolVersionError, SpoolInUse) as error:
+            raise SystemExit(f"lettermta can't start: {error}") from None
+        except OSError as error:
+            raise SystemExit(_state_fault(config, error)) from None
+        self._dispatcher = Dispatcher(self._spool, self._sinks(), self._reactor)
+        self._scheduler = self._make_scheduler()
+        self._control = control.listen(self._reactor, config.mta.state_dir, self._spool)
+        Deferred.fromCoroutine(self._start()).addErrback(self._start_failed)
+
+    def _prepare_state(self, config: Config) -> None:
+        state_dir = config.mta.state_dir
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self._tls is None:
+            pair = self_signed(state_dir / "tls", config.mta.hostname)
+            self._tls = ServerTLS([pair], config.tls.minimum, config.tls.ciphers)
+            self.log.warn(
+                "no certificate is configured: {file} is self-signed, and clients that verify will refuse it ([tls] certificate)",
+                file=str(pair.certificate),
+            )
+
+    async def _start(self) -> None:
+        await self._dispatcher.start()
+        await self._scheduler.start()
+        for bound in self._bound:
+            self._answer(bound)
+        self._reactor.callWhenRunning(self._take_signals)
+        listening = ", ".join(sorted({str(bound.socket.getsockname()[1]) for bound in self._bound}, key=int))
+        self.log.info("lettermta {version} answers on ports {ports}", version=__version__, ports=listening)
+        for bound in self._bound:
+            bound.socket.close()  # the reactor has its own descriptors
+        notify.notify(notify.READY)
+
+    def _start_failed(self, failure: Failure) -> None:
+        self.log.critical("lettermta can't start: {reason}", reason=failure.getErrorMessage())
+        # twistd would exit by 0 whatever the reason was that the reactor stopped.
+        self._reactor.addSystemEventTrigger("after", "shutdown", os._exit, os.EX_UNAVAILABLE)
+        self._reactor.callWhenRunning(self._reactor.stop)
+
+    def _answer(self, bound: Bound) -> None:
+        listener = bound.listener
+        rules = SubmissionRules(
+            hostname=self._config.mta.hostname,
+            usernames=self._config.submission.usernames,
+            message_size=self._config.limits.message_size,
+            recipients=self._config.limits.recipients,
+            lifetime=self._config.delivery.lifetime,
+        )
+        factory = ESMTPFactory(
+            SubmissionServer(rules, listener, self._directory, self._spool),
+            self._reactor,
+            listener=listener.name,
+            opening=_OPENINGS[listener.security],
+            tls=self._tls,
+            detection_time=listener.detection_time,
+        )
+        self._factories.append(factory)
+        self._ports.append(self._reactor.adoptStreamPort(bound.socket.fileno(), bound.socket.family, factory))
+
+    def _sinks(self) -> list[IEventSink]:
+        sinks: list[IEventSink] = [HookSink(dotted, hook, self._reactor) for dotted, hook in self._hooks]
+        if self._config.events.json_log is not None:
+            sinks.append(JSONLog(self._config.events.json_log, self._reactor))
+        return sinks
+
+    def _make_scheduler(self) -> Scheduler:
+        config = self._config
+        delivery = config.delivery
+        servers = [(server.host, server.port) for server in config.dns.servers] or system_servers()
+        routing = Routing(
+            reactor=self._reactor,
+            settings=DeliverySettings(
+                hostname=config.mta.hostname,
+                port=delivery.port,
+                tls=delivery.tls.value,
+                allow_networks=delivery.allow_networks,
+                connect_timeout=delivery.connect_timeout,
+                command_timeout=delivery.command_timeout,
+                data_timeout=delivery.data_timeout,
+            ),
+            directory=self._directory,
+            resolver=Resolver(self._reactor, servers, config.dns.timeout),
+            capture_dir=config.mta.state_dir / "capture",
+            relayhost=delivery.relayhost,
+            capture_all=delivery.capture_all,
+        )
+        return Scheduler(self._spool, routing.way, Schedule(delivery.schedule), self._reactor, time.time)
+
+    def _configured_tls(self, config: Config) -> ServerTLS:
+        pairs = [CertificatePair(*pair) for pair in zip(config.tls.certificate, config.tls.private_key, strict=True)]
+        return ServerTLS(pairs, config.tls.minimum, config.tls.ciphers)
+
+    # -- signals
+
+    def _take_signals(self) -> None:
+        """SIGTERM and SIGINT stop in good order, SIGHUP reloads; twistd's own handlers would end by the signal, or at once."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._reactor.callFromThread(self._reactor.stop))
+        signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self._reload))
+
+    def _reload(self) -> None:
+        """Read the certificates anew; with any fault in the configuration or in them, the old ones stay (HARD-CASES row 29)."""
+        try:
+            config = load(self._config.path)
+            if config.tls.certificate:
+                tls = self._configured_tls(config)
+                for factory in self._factories:
+                    factory.tls = tls
+        except (ConfigError, TLSFault) as error:
+            self.log.error("reload refused, the old configuration stays in force: {reason}", reason=str(error))
+            return
+        self.log.info("certificates reloaded")
+
+    # -- stopping
+
+    def stopService(self) -> Deferred[None]:
+        """Stop every part in good order, within a bound."""
+        super().stopService()  # type: ignore[no-untyped-call]
+        notify.notify(notify.STOPPING)
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        for port in self._ports:
+            await maybeDeferred(port.stopListening)
+        await self._drain()
+        await self._scheduler.stop()
+        await maybeDeferred(self._control.stopListening)
+        await self._dispatcher.stop()
+        await self._spool.close()
+        self._directory.close()
+        self.log.info("lettermta has stopped")
+
+    async def _drain(self) -> None:
+        """Let sessions finish the message that they have in hand."""
+        until = self._reactor.seconds() + DRAIN_SECONDS
+        while sum([factory.drain() for factory in self._factories]) and self._reactor.seconds() < until:
+            await deferLater(self._reactor, 0.05)
+        for factory in self._factories:
+            factory.abort()
+
+
+def _state_fault(config: Config, error: OSError) -> str:
+    text = f"lettermta can't use its state directory {config.mta.state_dir}: {error}"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        text += "\nIt must belong to the user that lettermta runs as ([mta] state_dir); etc/dev.ini keeps its state in the checkout"
+    return text

@@ -1,0 +1,341 @@
+"""The SMTP client as a state machine apart from the socket (RFC 5321 section 4): octets in, octets out, a verdict for each recipient.
+
+    BANNER -> EHLO [-> STARTTLS -> HANDSHAKE -> EHLO] [-> AUTH] -> READY <-> TRANSACTION -> SOILED      any -> QUITTING -> CLOSED
+
+Promises that nothing is sent in clear where the settings ask for TLS, that no password is sent but inside verified TLS, and that
+``opened`` and the Deferred of each ``send`` fire whatever the peer does: each wait has its deadline. :meth:`ClientSession.send` never
+fails; :attr:`ClientSession.opened` fails with Unreachable, by :class:`TLSFailed` where TLS is to blame and a new connection in clear
+might do.
+"""
+
+from __future__ import annotations
+
+import enum
+from base64 import b64decode, b64encode
+from collections.abc import Sequence
+from typing import Any
+
+from attrs import frozen
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from lettermta.interfaces import IChannel, IStoredContent
+from lettermta.message import QueueEntry, Reply, Unreachable, Verdict
+from lettermta.smtp.client_auth import Credentials, UnexpectedChallenge, choose
+from lettermta.smtp.client_dialogue import Dialogue, IClientWire
+from lettermta.smtp.client_replies import reply_of
+from lettermta.smtp.client_transaction import NOTHING_OFFERED, Capabilities, Transaction
+
+_NOT_USABLE = Reply(451, "4.4.2", "The connection was no longer usable")
+_ABANDONED = Reply(451, "4.4.2", "The attempt was given up")
+
+
+class Phase(enum.Enum):
+    """Where a session stands."""
+
+    BANNER = "waits for the banner"
+    EHLO = "says EHLO"
+    STARTTLS = "asks for TLS"
+    HANDSHAKE = "shakes hands"
+    AUTH = "logs in"
+    READY = "may send"
+    SOILED = "may send, behind a RSET"
+    TRANSACTION = "sends"
+    LEAVING = "sends, and quits behind it"
+    QUITTING = "says QUIT"
+    CLOSED = "is closed"
+
+
+class TLSMode(enum.StrEnum):
+    """How TLS is used towards a peer."""
+
+    OFF = "off"
+    OPPORTUNISTIC = "opportunistic"
+    """STARTTLS where it is offered (RFC 3207, RFC 7435)."""
+    REQUIRE = "require"
+    """STARTTLS, or nothing is sent."""
+    IMPLICIT = "implicit"
+    """TLS from the first octet (RFC 8314)."""
+
+
+class TLSFailed(Unreachable):
+    """The peer offers TLS and could not do it. Opportunistic TLS may try a new connection in clear."""
+
+
+@frozen
+class ClientSettings:
+    """How a session behaves. Time-outs in seconds, for each wait."""
+
+    hostname: str
+    """Our name in EHLO."""
+    tls: TLSMode = TLSMode.OPPORTUNISTIC
+    verify: bool = False
+    """Whether TLS counts only when the peer's certificate is verified."""
+    credentials: Credentials | None = None
+    command_timeout: float = 300.0
+    data_timeout: float = 600.0
+    quit_timeout: float = 5.0
+    messages: int = 1000
+    """How many messages one connection carries."""
+
+
+@implementer(IChannel)
+class ClientSession:
+    """One connection's dialogue, from the banner to QUIT. ``peer`` is the other side's name and address, for logs and traces."""
+
+    def __init__(self, wire: IClientWire, clock: IReactorTime, settings: ClientSettings, peer: str) -> None:
+        self.peer = peer
+        self.description = peer
+        """The peer, and TLS's version and cipher."""
+        self.phase = Phase.HANDSHAKE if settings.tls is TLSMode.IMPLICIT else Phase.BANNER
+        self.tls: str | None = None
+        """Protocol version and cipher, once TLS is up."""
+        self.capabilities = NOTHING_OFFERED
+        self.sent = 0
+        self.opened: Deferred[ClientSession] = Deferred(self._opening_canceled)
+        """Fires with this session once it is ready for its first message."""
+        self._wire = wire
+        self._settings = settings
+        self._timeouts = (settings.command_timeout, settings.data_timeout)
+        self._dialogue = Dialogue(wire, clock, self._ended)
+        self._fault: str | None = "TLS is not in use"
+        self._answer: Deferred[Reply] | None = None
+        self._transaction: Transaction | None = None
+        self._result: Deferred[Sequence[Verdict]] | None = None
+        self._verdicts: Sequence[Verdict] | None = None
+
+    # What the connection tells.
+
+    def connected(self) -> None:
+        """The connection stands."""
+        if self._dialogue.over:
+            self._wire.abort()
+            return
+        Deferred.fromCoroutine(self._open()).addCallbacks(self._opened, self._not_opened)
+
+    def received(self, data: bytes) -> None:
+        """The peer sent octets."""
+        self._dialogue.received(data)
+        self._deliver()
+
+    def secured(self, description: str, fault: str | None) -> None:
+        """TLS is up. ``description``: its version and cipher; ``fault``: why the certificate isn't verified, or None when it is."""
+        self.tls = description
+        self._fault = fault
+        self._dialogue.deadline.clear()
+        answer, self._answer = self._answer, None
+        if answer is not None:
+            answer.callback(Reply(220, None, description))
+
+    def lost(self, words: str) -> None:
+        """The connection is gone; ``words`` say why, if anything is to be said."""
+        self._dialogue.lost(words)
+        self.phase = Phase.CLOSED
+
+    # IChannel.
+
+    @property
+    def usable(self) -> bool:
+        """Whether another entry may be sent now."""
+        return (self.phase is Phase.READY or self.phase is Phase.SOILED) and self.sent < self._settings.messages
+
+    def send(self, entry: QueueEntry, content: IStoredContent) -> Deferred[Sequence[Verdict]]:
+        """Attempt the entry; fires with one verdict a recipient, and never fails. Cancelling gives the attempt and the connection up."""
+        if not self.usable:
+            return succeed([Verdict(recipient, _NOT_USABLE, remote=False) for recipient in entry.recipients])
+        phase, self.phase = self.phase, Phase.TRANSACTION
+        transaction = Transaction(self._dialogue, self.capabilities, self._timeouts, entry, content, self._transaction_over)
+        self._transaction = transaction
+        if not transaction.begin(reset=phase is Phase.SOILED):
+            self.phase, self._transaction = phase, None
+            return succeed([verdict for verdict in transaction.verdicts if verdict is not None])
+        self.sent += 1
+        result: Deferred[Sequence[Verdict]] = Deferred(self._sending_canceled)
+        self._result = result
+        return result
+
+    def close(self) -> None:
+        """Part in good order: QUIT, behind the transaction that is under way, if any."""
+        if self.phase is Phase.TRANSACTION:
+            self.phase = Phase.LEAVING
+        elif self.phase is Phase.READY or self.phase is Phase.SOILED:
+            self._quit()
+
+    # Opening.
+
+    async def _open(self) -> None:
+        mode = self._settings.tls
+        if mode is TLSMode.IMPLICIT:
+            await self._handshake()
+            self.phase = Phase.BANNER
+        banner = await self._wait_for("our connection")
+        if not banner.positive:
+            raise Unreachable(banner, remote=True)
+        await self._hello()
+        if mode is TLSMode.OPPORTUNISTIC or mode is TLSMode.REQUIRE:
+            await self._secure()
+        if self._settings.credentials is not None:
+            await self._log_in(self._settings.credentials)
+
+    async def _hello(self) -> None:
+        """EHLO, and HELO where EHLO is unknown (RFC 5321 section 3.2)."""
+        self.phase = Phase.EHLO
+        reply = await self._ask(b"EHLO %b\r\n" % self._settings.hostname.encode(), "EHLO")
+        if reply.positive:
+            self.capabilities = Capabilities.parse(reply.text.split("\n"))
+            return
+        self.capabilities = NOTHING_OFFERED
+        if reply.permanent:
+            reply = await self._ask(b"HELO %b\r\n" % self._settings.hostname.encode(), "HELO")
+        if not reply.positive:
+            raise Unreachable(reply, remote=True)
+
+    async def _secure(self) -> None:
+        """STARTTLS as the settings want it (RFC 3207)."""
+        required = self._settings.tls is TLSMode.REQUIRE
+        if "STARTTLS" not in self.capabilities.keywords:
+            if required:
+                raise Unreachable(Reply(451, "4.7.4", f"TLS is required, and {self.peer} doesn't offer it"))
+            return
+        self.phase = Phase.STARTTLS
+        reply = await self._ask(b"STARTTLS\r\n", "STARTTLS")
+        if not reply.positive:
+            if required:
+                raise Unreachable(Reply(451, "4.7.4", f"TLS is required, and {self.peer} refuses it: {reply}"))
+            return
+        if self._dialogue.behind:
+            # Octets sent in clear that would be taken for the answer inside TLS (HARD-CASES row 3).
+            self._dialogue.end(Reply(451, "4.7.0", f"{self.peer} sent octets behind its answer to STARTTLS"))
+            raise Unreachable(Reply(451, "4.7.0", f"{self.peer} sent octets behind its answer to STARTTLS"))
+        await self._handshake()
+        try:
+            # RFC 3207 section 4.2: what was learnt in clear is forgotten. In TLS 1.3 a peer that refuses us does so only here.
+            await self._hello()
+        except Unreachable as error:
+            if error.remote:
+                raise
+            raise TLSFailed(error.reply) from None
+
+    async def _handshake(self) -> None:
+        self.phase = Phase.HANDSHAKE
+        answer: Deferred[Reply] = Deferred()
+        self._answer = answer
+        self._dialogue.deadline.set(self._settings.command_timeout)
+        self._wire.start_tls()
+        try:
+            await answer
+        except Unreachable as error:
+            raise TLSFailed(error.reply) from None
+        if self._settings.verify and self._fault is not None:
+            raise Unreachable(Reply(451, "4.7.5", f"The certificate of {self.peer} is not verified: {self._fault}"))
+
+    async def _log_in(self, credentials: Credentials) -> None:
+        """AUTH (RFC 4954), inside verified TLS alone."""
+        self.phase = Phase.AUTH
+        if self._fault is not None:
+            raise Unreachable(Reply(451, "4.7.11", f"{self.peer} gets no credentials without verified TLS: {self._fault}"))
+        mechanism = choose(self.capabilities.mechanisms, credentials)
+        if mechanism is None:
+            raise Unreachable(Reply(451, "4.7.4", f"{self.peer} offers no way to log in that is known here"))
+        initial = mechanism.initial()
+        command = f"AUTH {mechanism.name}".encode()
+        reply = await self._ask(command + (b" " + b64encode(initial) if initial is not None else b"") + b"\r\n", "AUTH")
+        while reply.code == 334:
+            try:
+                response = b64encode(mechanism.respond(b64decode(reply.text, validate=True)))
+            except (UnexpectedChallenge, ValueError):
+                # RFC 4954 section 4: the client gives up.
+                reply = await self._ask(b"*\r\n", "AUTH")
+                break
+            reply = await self._ask(response + b"\r\n", "AUTH")
+        if not reply.positive:
+            raise Unreachable(reply, remote=True)
+
+    def _opened(self, _: None) -> None:
+        self.phase = Phase.READY
+        self.description = f"{self.peer} {self.tls}" if self.tls else f"{self.peer} in clear"
+        self.opened.callback(self)
+
+    def _not_opened(self, failure: Failure) -> None:
+        if self.phase is not Phase.CLOSED:
+            self._quit()
+        if not self.opened.called:
+            self.opened.errback(failure)
+
+    def _opening_canceled(self, opened: Deferred[ClientSession]) -> None:
+        # First of all, so that whoever waits sees a cancellation, and not one more host to be skipped.
+        opened.errback(CancelledError())
+        self._dialogue.end(_ABANDONED)
+
+    def _wait_for(self, stage: str) -> Deferred[Reply]:
+        answer: Deferred[Reply] = Deferred()
+        self._answer = answer
+        self._dialogue.expect(self._answered, self._settings.command_timeout, stage)
+        return answer
+
+    def _ask(self, command: bytes, stage: str) -> Deferred[Reply]:
+        answer: Deferred[Reply] = Deferred()
+        self._answer = answer
+        self._dialogue.say(command, ((self._answered, self._settings.command_timeout, stage),))
+        return answer
+
+    def _answered(self, code: int, lines: list[bytes]) -> None:
+        answer, self._answer = self._answer, None
+        if answer is None:
+            return
+        if code < 200 or (300 <= code < 400 and self.phase is not Phase.AUTH):
+            self._answer = answer
+            self._dialogue.confused(self.phase.name, code)
+        else:
+            answer.callback(reply_of(code, lines))
+
+    # Sending.
+
+    def _transaction_over(self, verdicts: Sequence[Verdict], clean: bool) -> None:
+        self._transaction = None
+        self._verdicts = verdicts
+        if self.phase is Phase.CLOSED:
+            return
+        leaving = self.phase is Phase.LEAVING
+        self.phase = Phase.READY if clean else Phase.SOILED
+        if leaving:
+            self._quit()
+
+    def _deliver(self) -> None:
+        """Tell the verdicts, once all that was read is digested: a 421 right behind a 250 must not meet the next message."""
+        if self._verdicts is None:
+            return
+        verdicts, self._verdicts = self._verdicts, None
+        result, self._result = self._result, None
+        if result is not None:
+            result.callback(verdicts)
+
+    def _sending_canceled(self, _: Deferred[Any]) -> None:
+        self._dialogue.end(_ABANDONED)
+
+    # Ending.
+
+    def _quit(self) -> None:
+        self.phase = Phase.QUITTING
+        self._dialogue.say(b"QUIT\r\n", ((self._quit_answered, self._settings.quit_timeout, "QUIT"),))
+
+    def _quit_answered(self, code: int, lines: list[bytes]) -> None:
+        self.phase = Phase.CLOSED
+        self._wire.close()
+
+    def _ended(self, reply: Reply, remote: bool) -> None:
+        """The dialogue is over before its time."""
+        self.phase = Phase.CLOSED
+        transaction, answer = self._transaction, self._answer
+        self._answer = None
+        if transaction is not None:
+            transaction.abandon(reply, remote)
+        if remote:
+            self._wire.close()
+        else:
+            self._wire.abort()
+        self._deliver()
+        if answer is not None:
+            answer.errback(Unreachable(reply, remote=remote))

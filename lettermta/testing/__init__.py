@@ -1,0 +1,1 @@
+"""Doubles that users and we test with."""

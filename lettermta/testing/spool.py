@@ -1,0 +1,312 @@
+"""A spool in memory: what :class:`~lettermta.interfaces.ISpool` promises, less the disk.
+
+Every Deferred has fired when it is returned, so tests stay synchronous. Each ``store``, ``record``, ``advance`` and ``trim`` is one
+commit; listeners are told of it once, before its Deferred is returned. ``broken`` makes every later write fail with the error given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from typing import Any, cast
+
+from attrs import define, field, frozen
+from twisted.internet.defer import Deferred, fail, succeed
+from zope.interface import implementer
+
+from lettermta.event import Event
+from lettermta.interfaces import IContent, ISpool, ISpoolListener, IStoredContent
+from lettermta.message import FINAL, WAITING, Lane, Message, Outcome, QueuedRecipient, QueueEntry, State, domain_of
+
+_PIECE = 65_536
+
+
+@implementer(IContent)
+class MemoryContent:
+    """Content that arrives, all of it in memory."""
+
+    def __init__(self, data: bytes = b"") -> None:
+        self._data = bytearray(data)
+
+    @property
+    def size(self) -> int:
+        """Octets written so far."""
+        return len(self._data)
+
+    def write(self, data: bytes) -> None:
+        """Take the next octets."""
+        self._data += data
+
+    def head(self) -> bytes:
+        """The header block, without the empty line."""
+        return bytes(self._data[: self._border()[0]])
+
+    def body_size(self) -> int:
+        """Octets behind the empty line."""
+        return len(self._data) - self._border()[1]
+
+    def body(self) -> bytes:
+        """What is behind the empty line."""
+        return bytes(self._data[self._border()[1] :])
+
+    def discard(self) -> None:
+        """Forget the content."""
+        self._data.clear()
+
+    def _border(self) -> tuple[int, int]:
+        """Where the header block ends, and where the body begins."""
+        if self._data.startswith(b"\r\n"):
+            return 0, 2
+        end = self._data.find(b"\r\n\r\n")
+        return (end + 2, end + 4) if end >= 0 else (len(self._data), len(self._data))
+
+
+@implementer(IStoredContent)
+@frozen
+class MemoryStoredContent:
+    """The content of a stored message."""
+
+    data: bytes
+
+    @property
+    def size(self) -> int:
+        """Octets of all of it."""
+        return len(self.data)
+
+    def whole(self) -> bytes | None:
+        """All of it."""
+        return self.data
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """All of it, in pieces."""
+        for start in range(0, len(self.data), _PIECE):
+            yield self.data[start : start + _PIECE]
+
+
+@define
+class StoredRecipient:
+    """One recipient as the spool keeps it."""
+
+    number: int
+    address: str
+    lane: Lane
+    due: float
+    state: State = State.QUEUED
+    attempts: int = 0
+    handed_over: bool = False
+    last_reply: str = ""
+
+
+@define
+class StoredMessage:
+    """One message as the spool keeps it."""
+
+    number: int
+    message: Message
+    content: bytes
+    recipients: dict[int, StoredRecipient] = field(factory=dict)
+
+
+@implementer(ISpool)
+class MemorySpool:
+    """The spool. ``stored`` has the messages by number, ``outbox`` the events, ``cursors`` how far each sink is, all for tests to read."""
+
+    def __init__(self) -> None:
+        self.stored: dict[int, StoredMessage] = {}
+        self.outbox: list[tuple[int, Event]] = []
+        self.cursors: dict[str, int] = {}
+        self.broken: Exception | None = None
+        self._listeners: list[ISpoolListener] = []
+        self._messages = 0
+        self._recipients = 0
+        self._events = 0
+
+    def content(self) -> MemoryContent:
+        """A buffer for a new message's content."""
+        return MemoryContent()
+
+    def store(self, message: Message, created: Event) -> Deferred[None]:
+        """Store a message with one entry for each lane that its recipients fall in."""
+        if self.broken is not None:
+            return fail(self.broken)
+        self._messages += 1
+        body = cast(MemoryContent, message.content).body()
+        stored = StoredMessage(self._messages, message, message.head + b"\r\n" + body)
+        for address in message.recipients:
+            self._recipients += 1
+            lane = Lane(message.route_id, domain_of(address))
+            stored.recipients[self._recipients] = StoredRecipient(self._recipients, address, lane, message.created)
+        self.stored[stored.number] = stored
+        self._commit(list(_entries(stored, list(stored.recipients.values()))), [created])
+        return succeed(None)
+
+    def record(self, entry: QueueEntry, outcomes: Sequence[Outcome], events: Sequence[Event]) -> Deferred[None]:
+        """Store what an attempt came to; the message goes when its last recipient is finished."""
+        if self.broken is not None:
+            return fail(self.broken)
+        stored = self.stored.get(entry.number)
+        if stored is not None:
+            for outcome in outcomes:
+                recipient = stored.recipients[outcome.recipient.number]
+                recipient.state, recipient.due, recipient.last_reply = outcome.state, outcome.due, outcome.reply
+                recipient.attempts += 1
+                recipient.handed_over |= outcome.handed_over
+            if all(recipient.state in FINAL for recipient in stored.recipients.values()):
+                del self.stored[entry.number]
+        self._commit([], events)
+        return succeed(None)
+
+    def load(self, entry: QueueEntry) -> Deferred[IStoredContent]:
+        """The content of an entry's message."""
+        stored = self.stored.get(entry.number)
+        if stored is None:
+            return fail(LookupError(entry.id))
+        return succeed(MemoryStoredContent(stored.content))
+
+    def lanes(self) -> Deferred[Sequence[tuple[Lane, float]]]:
+        """Every lane with waiting recipients, and when its first one is due."""
+        first: dict[Lane, float] = {}
+        for _, recipient in self._waiting():
+            first[recipient.lane] = min(recipient.due, first.get(recipient.lane, recipient.due))
+        return succeed(list(first.items()))
+
+    def due(self, lane: Lane, now: float, limit: int) -> Deferred[Sequence[QueueEntry]]:
+        """The lane's due recipients, also those that are being attempted: the scheduler knows them."""
+        due = [(stored, one) for stored, one in self._waiting() if one.lane == lane and one.due <= now]
+        due.sort(key=lambda pair: (pair[1].due, pair[1].number))
+        grouped: dict[int, list[StoredRecipient]] = {}
+        for stored, recipient in due[:limit]:
+            grouped.setdefault(stored.number, []).append(recipient)
+        return succeed([entry for number, recipients in grouped.items() for entry in _entries(self.stored[number], recipients)])
+
+    def next_due(self, lane: Lane) -> Deferred[float | None]:
+        """When the lane's first waiting recipient is due, or None."""
+        return succeed(min((one.due for _, one in self._waiting() if one.lane == lane), default=None))
+
+    def query(self, filters: Mapping[str, Any], after: int, limit: int) -> Deferred[Sequence[Mapping[str, Any]]]:
+        """A page of recipients; a filter is equality with the row's value, of ``metadata`` with each of the pairs asked for."""
+        rows = (_row(stored, one) for stored in self.stored.values() for one in stored.recipients.values() if one.number > after)
+        passed = [row for row in rows if _passes(row, filters)]
+        return succeed(sorted(passed, key=lambda row: cast(int, row["number"]))[:limit])
+
+    def message(self, identifier: str) -> Deferred[Mapping[str, Any] | None]:
+        """One message with its recipients, or None."""
+        for stored in self.stored.values():
+            message = stored.message
+            if message.id == identifier:
+                recipients = [_row(stored, one) for one in stored.recipients.values()]
+                return succeed({**_message_row(message), "head": message.head, "recipients": recipients})
+        return succeed(None)
+
+    def events(self, after: int, limit: int) -> Deferred[Sequence[tuple[int, Event]]]:
+        """The next events behind ``after``."""
+        # The outbox is numbered without gaps; trimming takes from its beginning.
+        first = self.outbox[0][0] if self.outbox else 0
+        start = max(after + 1 - first, 0)
+        return succeed(self.outbox[start : start + limit])
+
+    def cursor(self, sink: str) -> Deferred[int]:
+        """The number of the last event that ``sink`` has confirmed."""
+        return succeed(self.cursors.get(sink, 0))
+
+    def advance(self, sink: str, sequence: int) -> Deferred[None]:
+        """Note what ``sink`` has confirmed."""
+        if self.broken is not None:
+            return fail(self.broken)
+        self.cursors[sink] = sequence
+        return succeed(None)
+
+    def trim(self, before: float) -> Deferred[int]:
+        """Forget what is old and confirmed by every sink that ever advanced a cursor."""
+        confirmed = min(self.cursors.values(), default=self._events)
+        count = 0
+        for sequence, event in self.outbox:
+            if event.created >= before or sequence > confirmed:
+                break
+            count += 1
+        del self.outbox[:count]
+        return succeed(count)
+
+    def subscribe(self, listener: ISpoolListener) -> None:
+        """Have ``listener`` told of each commit."""
+        self._listeners.append(listener)
+
+    def close(self) -> Deferred[None]:
+        """Nothing to let go of; what was stored is still there."""
+        return succeed(None)
+
+    def _commit(self, entries: Sequence[QueueEntry], events: Sequence[Event]) -> None:
+        numbered = list(enumerate(events, self._events + 1))
+        self._events += len(numbered)
+        self.outbox += numbered
+        for listener in self._listeners:
+            if entries:
+                listener.entries_stored(entries)
+            if numbered:
+                listener.events_stored(numbered)
+
+    def _waiting(self) -> Iterator[tuple[StoredMessage, StoredRecipient]]:
+        for stored in self.stored.values():
+            for recipient in stored.recipients.values():
+                if recipient.state in WAITING:
+                    yield stored, recipient
+
+
+def _entries(stored: StoredMessage, recipients: Sequence[StoredRecipient]) -> Iterator[QueueEntry]:
+    lanes: dict[Lane, list[StoredRecipient]] = {}
+    for recipient in recipients:
+        lanes.setdefault(recipient.lane, []).append(recipient)
+    message = stored.message
+    for lane, members in lanes.items():
+        yield QueueEntry(
+            number=stored.number,
+            id=message.id,
+            lane=lane,
+            project=message.project,
+            route=message.route,
+            sender=message.sender,
+            size=len(stored.content),
+            eight_bit=message.eight_bit,
+            created=message.created,
+            expires=message.expires,
+            facts=message.facts,
+            context=message.context,
+            recipients=[QueuedRecipient(one.number, one.address, one.attempts, one.handed_over) for one in members],
+        )
+
+
+def _message_row(message: Message) -> dict[str, Any]:
+    return {
+        "id": message.id,
+        "sender": message.sender,
+        "project": message.project,
+        "route": message.route,
+        "tag": message.tag,
+        "metadata": dict(message.metadata),
+        "size": message.size,
+        "created": message.created,
+        "expires": message.expires,
+    }
+
+
+def _row(stored: StoredMessage, recipient: StoredRecipient) -> dict[str, Any]:
+    return {
+        **_message_row(stored.message),
+        "number": recipient.number,
+        "state": str(recipient.state),
+        "recipient": recipient.address,
+        "domain": recipient.lane.domain,
+        "due": recipient.due,
+        "attempts": recipient.attempts,
+        "last_reply": recipient.last_reply,
+    }
+
+
+def _passes(row: Mapping[str, Any], filters: Mapping[str, Any]) -> bool:
+    for name, wanted in filters.items():
+        value = row[name]
+        if name == "metadata":
+            if any(value.get(key) != one for key, one in wanted.items()):
+                return False
+        elif value != wanted:
+            return False
+    return True

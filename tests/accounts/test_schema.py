@@ -1,0 +1,141 @@
+"""Opening: the files' modes, the key file, upgrades from each released version, and clear words for what can't be opened."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lettermta.accounts.directory import Directory
+from lettermta.accounts.errors import StorageDenied, StorageUnusable
+from lettermta.accounts.model import Project, Route, RouteKind, Smarthost, SmarthostTLS, TransportKind
+from lettermta.accounts.schema import VERSION, open_database
+from lettermta.accounts.store import AccountStore
+
+HERE = Path(__file__).parent
+VERSION_1_KEY = bytes(range(32))
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_all_files_are_for_the_owner_alone(tmp_path: Path) -> None:
+    umask = os.umask(0)
+    try:
+        with AccountStore(tmp_path) as store:
+            store.create_project("demo")
+            files = {path.name: mode(path) for path in tmp_path.iterdir()}
+    finally:
+        os.umask(umask)
+    assert files == dict.fromkeys(("accounts.db", "accounts.db-wal", "accounts.db-shm", "accounts.key"), 0o600)
+
+
+def test_commits_are_durable(tmp_path: Path) -> None:
+    connection, _ = open_database(tmp_path)
+    full = 2
+    assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert connection.execute("PRAGMA synchronous").fetchone() == (full,)
+    assert connection.execute("PRAGMA user_version").fetchone() == (VERSION,)
+    connection.close()
+
+
+def test_the_key_is_made_once(tmp_path: Path) -> None:
+    AccountStore(tmp_path).close()
+    key = (tmp_path / "accounts.key").read_bytes()
+    AccountStore(tmp_path).close()
+    assert len(key) == 32
+    assert (tmp_path / "accounts.key").read_bytes() == key
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["accounts.db", "accounts.key"]
+
+
+@pytest.mark.parametrize("bits", [0o640, 0o604, 0o660])
+def test_a_key_that_others_can_get_at_is_not_used(tmp_path: Path, bits: int) -> None:
+    AccountStore(tmp_path).close()
+    (tmp_path / "accounts.key").chmod(bits)
+    with pytest.raises(StorageDenied, match=f"{bits:04o}.*chmod 600"):
+        AccountStore(tmp_path)
+
+
+def test_a_missing_foreign_or_damaged_key_is_told_at_once(tmp_path: Path) -> None:
+    AccountStore(tmp_path).close()
+    key = tmp_path / "accounts.key"
+    key.write_bytes(bytes(32))
+    with pytest.raises(StorageUnusable, match="not the one"):
+        AccountStore(tmp_path)
+    key.write_bytes(bytes(31))
+    with pytest.raises(StorageUnusable, match="damaged"):
+        AccountStore(tmp_path)
+    key.unlink()
+    with pytest.raises(StorageUnusable, match="missing"):
+        AccountStore(tmp_path)
+    assert not key.exists()
+
+
+def test_a_later_version_is_refused(tmp_path: Path) -> None:
+    AccountStore(tmp_path).close()
+    with sqlite3.connect(tmp_path / "accounts.db") as connection:
+        connection.execute(f"PRAGMA user_version = {VERSION + 1}")
+    with pytest.raises(StorageUnusable, match=f"version {VERSION + 1}.*later lettermta"):
+        AccountStore(tmp_path)
+
+
+def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "accounts.db").write_bytes(b"this is no database " * 100)
+    with pytest.raises(StorageUnusable, match=r"accounts\.db"):
+        AccountStore(tmp_path)
+
+
+def test_a_missing_directory_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StorageUnusable, match="nowhere"):
+        AccountStore(tmp_path / "nowhere")
+
+
+def test_an_opening_that_was_cut_short_is_made_good(tmp_path: Path) -> None:
+    """A crash may leave the empty database and the key without what is in between."""
+    (tmp_path / "accounts.db").touch(0o600)
+    descriptor = os.open(tmp_path / "accounts.key", os.O_WRONLY | os.O_CREAT, 0o600)
+    os.write(descriptor, VERSION_1_KEY)
+    os.close(descriptor)
+    with AccountStore(tmp_path) as store:
+        store.create_project("demo")
+    assert (tmp_path / "accounts.key").read_bytes() == VERSION_1_KEY
+
+
+def test_many_may_open_it_for_the_first_time_at_once(tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib; from lettermta.accounts.store import AccountStore as Store; "
+        "Store(pathlib.Path(sys.argv[1])).create_project(sys.argv[2])"
+    )
+    openers = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path), f"p{n}"], cwd=HERE.parent.parent) for n in range(4)]
+    assert [opener.wait() for opener in openers] == [0] * 4
+    with AccountStore(tmp_path) as store:
+        assert [project.slug for project in store.projects()] == ["p0", "p1", "p2", "p3"]
+
+
+def test_version_1_opens(tmp_path: Path) -> None:
+    """What the first release wrote is read by each later one."""
+    (tmp_path / "accounts.key").write_bytes(VERSION_1_KEY)
+    (tmp_path / "accounts.key").chmod(0o600)
+    with sqlite3.connect(tmp_path / "accounts.db") as connection:
+        connection.executescript((HERE / "version1.sql").read_text())
+    connection.close()
+    with AccountStore(tmp_path) as store:
+        assert (tmp_path / "accounts.db-wal").exists()
+        project = store.project("demo")
+        assert project == Project(project.id, "demo", False, 1000000, 50, project.created)
+        relay = store.route("demo", "relay")
+        smarthost = Smarthost("relay.example", 587, SmarthostTLS.REQUIRE, "bob", "hunter2")
+        assert relay == Route(relay.id, project.id, "relay", RouteKind.BROADCAST, TransportKind.SMARTHOST, smarthost, True, relay.created)
+        live, revoked = store.tokens("demo")
+        assert (live.name, live.revoked, revoked.revoked) == ("shop", None, 1.5)
+    directory = Directory(tmp_path)
+    assert directory.token_by_secret(b"secret") == live
+    assert directory.token_by_secret(b"revoked-secret") == revoked
+    assert directory.token_by_cram(lambda secret: secret == b"secret") == live
+    directory.close()

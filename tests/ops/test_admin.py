@@ -1,0 +1,319 @@
+"""``lettermta-admin`` as its user meets it: what it prints where, and the codes it exits with."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import shutil
+import stat
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attrs import frozen
+
+from lettermta.accounts.directory import Directory
+from lettermta.accounts.model import SmarthostTLS
+from lettermta.ops import admin
+from lettermta.ops.privileges import become_owner
+
+CONFIG = """\
+[mta]
+state_dir = state
+hostname = mta.example
+[listener a]
+ports = 2525
+"""
+
+
+@frozen
+class Ran:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def object(self) -> dict[str, Any]:
+        (line,) = self.out.splitlines()
+        shown: dict[str, Any] = json.loads(line)
+        return shown
+
+
+Run = Callable[..., Ran]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "mta.ini"
+    path.write_text(CONFIG)
+    return path
+
+
+@pytest.fixture
+def run(config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    def run(*argv: str, stdin: str = "") -> Ran:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
+        try:
+            code = admin.main([*argv, "-c", str(config)])
+        except SystemExit as done:
+            assert isinstance(done.code, int)
+            code = done.code
+        return Ran(code, *capsys.readouterr())
+
+    return run
+
+
+def test_the_fixed_forms_of_the_design_work(run: Run, tmp_path: Path) -> None:
+    assert run("project", "create", "demo", "--no-smtp").code == 0
+    route = run("route", "create", "--project", "demo", "news", "--kind", "broadcast", "--transport", "capture", "--default")
+    assert (route.code, route.out) == (0, "")
+    token = run("token", "create", "--project", "demo", "--name", "the shop")
+    assert token.code == 0
+    assert re.fullmatch(r"lm_[A-Za-z0-9]{43}\n", token.out)
+    imported = run("token", "create", "--project", "demo", "--import", "secret")
+    assert (imported.code, imported.out) == (0, "secret\n")
+
+    directory = Directory(tmp_path / "state")
+    project = directory.project_by_slug("demo")
+    live = directory.token_by_secret(b"secret")
+    assert project is not None
+    assert live is not None
+    assert not project.smtp
+    assert (default := directory.default_route(project.id)) is not None
+    assert default.slug == "news"
+    assert live.revoked is None
+    assert run("token", "revoke", live.id).code == 0
+    assert (revoked := directory.token_by_secret(b"secret")) is not None
+    assert revoked.revoked is not None
+    directory.close()
+
+
+def test_the_config_option_stands_before_or_behind_the_command(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert admin.main(["-c", str(config), "--json", "project", "create", "demo"]) == 0
+    assert json.loads(capsys.readouterr().out)["slug"] == "demo"
+    assert admin.main(["project", "-c", str(config), "show", "demo"]) == 0
+    assert admin.main(["project", "show", "demo", "--config", str(config)]) == 0
+
+
+def test_the_config_comes_from_the_environment(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LETTERMTA_CONFIG", str(config))
+    assert admin.main(["project", "create", "demo"]) == 0
+
+
+def test_json_is_one_object_a_line(run: Run) -> None:
+    created = run("project", "create", "demo", "--message-size", "25MB", "--recipients", "50", "--json").object
+    assert created == run("project", "show", "demo", "--json").object
+    assert (created["smtp"], created["message_size"], created["recipients"]) == (True, 26214400, 50)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", created["created"])
+    run("project", "create", "other")
+    assert [json.loads(line)["slug"] for line in run("project", "list", "--json").out.splitlines()] == ["demo", "other"]
+    token = run("token", "create", "--project", "demo", "--json").object
+    shown = run("token", "show", token["id"], "--json").object
+    assert shown == {name: value for name, value in token.items() if name != "token"}
+    assert run("token", "list", "--project", "demo", "--json").object == shown
+    assert shown["hint"] == token["token"][:5] + "…"
+    assert run("token", "revoke", token["id"], "--json").object["revoked"] is not None
+    assert run("token", "update", token["id"], "--name", "new", "--json").object["name"] == "new"
+    assert run("token", "delete", token["id"], "--yes", "--json").object["id"] == token["id"]
+    assert run("token", "list", "--project", "demo", "--json").out == ""
+    assert run("check-config", "--json").object["ok"] is True
+
+
+def test_lists_are_aligned_under_a_heading(run: Run) -> None:
+    run("project", "create", "a")
+    run("project", "create", "a-long-slug", "--no-smtp", "--message-size", "1KB")
+    heading, *rows = run("project", "list").out.splitlines()
+    assert heading.split() == ["SLUG", "SMTP", "MESSAGE", "SIZE", "RECIPIENTS", "CREATED", "ID"]
+    column = heading.index("SMTP")
+    assert [row[column:].split()[0] for row in rows] == ["yes", "no"]
+    assert [row[: column - 2].strip() for row in rows] == ["a", "a-long-slug"]
+
+
+def test_a_project_is_updated(run: Run) -> None:
+    run("project", "create", "demo", "--no-smtp", "--message-size", "1KB")
+    assert run("project", "update", "demo", "--recipients", "9", "--json").object["smtp"] is False
+    updated = run("project", "update", "demo", "--smtp", "--message-size", "default", "--json").object
+    assert (updated["smtp"], updated["message_size"], updated["recipients"]) == (True, None, 9)
+    assert run("project", "update", "demo").code == os.EX_USAGE
+
+
+def test_a_smarthost_is_given_changed_and_taken_away(run: Run, tmp_path: Path) -> None:
+    run("project", "create", "demo")
+    relay = ("--project", "demo", "relay", "--json")
+    (tmp_path / "password").write_text("hunter2\n")
+    login = ("--smarthost-user", "bob", "--smarthost-password-file", str(tmp_path / "password"))
+    created = run("route", "create", *relay, "--transport", "smarthost", "--smarthost", "[::1]:2526", *login)
+    assert created.object["smarthost"] == {"host": "::1", "port": 2526, "tls": "require", "username": "bob"}
+    assert "hunter2" not in created.out + created.err + run("route", "show", *relay).out + run("route", "show", *relay[:-1]).out
+    run("route", "update", *relay, "--smarthost", "relay.example:465", "--smarthost-tls", "implicit")
+
+    directory = Directory(tmp_path / "state")
+    route = directory.route_by_id(created.object["id"])
+    assert route is not None
+    assert route.smarthost is not None
+    assert (route.smarthost.host, route.smarthost.tls, route.smarthost.password) == ("relay.example", SmarthostTLS.IMPLICIT, "hunter2")
+    run("route", "update", *relay, "--smarthost-password-file", "-", stdin="changed\n")
+    assert (route := directory.route_by_id(route.id)) is not None
+    assert route.smarthost is not None
+    assert (route.smarthost.username, route.smarthost.password) == ("bob", "changed")
+    directory.close()
+
+    assert run("route", "update", *relay, "--smarthost-user", "").object["smarthost"]["username"] is None
+    assert run("route", "update", *relay, "--transport", "discard").object["smarthost"] is None
+
+
+@pytest.mark.parametrize(
+    ("argv", "code"),
+    [
+        ((), os.EX_USAGE),
+        (("project",), os.EX_USAGE),
+        (("project", "explode", "demo"), os.EX_USAGE),
+        (("project", "create", "demo2", "--recipients", "none"), os.EX_USAGE),
+        (("project", "create", "demo2", "--message-size", "big"), os.EX_USAGE),
+        (("project", "update", "demo", "--recip", "5"), os.EX_USAGE),
+        (("route", "create", "--project", "demo", "x", "--transport", "pigeon"), os.EX_USAGE),
+        (("route", "create", "--project", "demo", "x", "--transport", "smarthost"), os.EX_USAGE),
+        (("route", "create", "--project", "demo", "x", "--transport", "mx", "--smarthost", "relay:25"), os.EX_USAGE),
+        (("route", "create", "--project", "demo", "x", "--smarthost", "relay:port"), os.EX_USAGE),
+        (("route", "create", "--project", "demo", "x", "--smarthost", "relay:25", "--smarthost-user", "bob"), os.EX_DATAERR),
+        (("route", "create", "--project", "demo", "x", "--smarthost", "r:25", "--smarthost-password-file", "/nowhere"), os.EX_NOINPUT),
+        (("route", "update", "--project", "demo", "outgoing"), os.EX_USAGE),
+        (("route", "delete", "--project", "demo", "outgoing", "--yes"), os.EX_DATAERR),
+        (("project", "create", "No Slug"), os.EX_DATAERR),
+        (("token", "create", "--project", "demo", "--import", "two words"), os.EX_DATAERR),
+        (("project", "create", "demo"), os.EX_CANTCREAT),
+        (("token", "create", "--project", "demo", "--import", "known"), os.EX_CANTCREAT),
+        (("project", "show", "nobody"), os.EX_NOUSER),
+        (("route", "show", "--project", "demo", "nowhere"), os.EX_NOUSER),
+        (("token", "create", "--project", "nobody"), os.EX_NOUSER),
+        (("token", "revoke", "nothing"), os.EX_NOUSER),
+    ],
+)
+def test_a_failure_has_its_exit_code_and_says_why(run: Run, argv: tuple[str, ...], code: int) -> None:
+    run("project", "create", "demo")
+    run("token", "create", "--project", "demo", "--import", "known")
+    ran = run(*argv)
+    assert (ran.code, ran.out) == (code, "")
+    assert ran.err.strip()
+
+
+def test_a_token_is_read_from_standard_input(run: Run) -> None:
+    """A command line is open to everyone on the machine."""
+    run("project", "create", "demo")
+    assert run("token", "create", "--project", "demo", "--import", "-", stdin="lttr_from_elsewhere\n").out == "lttr_from_elsewhere\n"
+
+
+@pytest.mark.parametrize("noun", ["project", "route", "token"])
+def test_deleting_needs_yes_where_nobody_can_be_asked(run: Run, noun: str) -> None:
+    run("project", "create", "demo")
+    run("route", "create", "--project", "demo", "news")
+    token = run("token", "create", "--project", "demo", "--json").object["id"]
+    argv = {"project": ("demo",), "route": ("--project", "demo", "news"), "token": (token,)}[noun]
+    refused = run(noun, "delete", *argv, stdin="y\n")
+    assert refused.code == os.EX_USAGE
+    assert "--yes" in refused.err
+    assert run(noun, "show", *argv).code == 0
+    assert run(noun, "delete", *argv, "--yes").code == 0
+    assert run(noun, "show", *argv).code == os.EX_NOUSER
+
+
+@pytest.mark.parametrize(("answer", "code", "left"), [("y\n", 0, 0), ("n\n", os.EX_NOPERM, 1), ("\n", os.EX_NOPERM, 1)])
+def test_deleting_asks_on_a_terminal(
+    run: Run, config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], answer: str, code: int, left: int
+) -> None:
+    run("project", "create", "demo")
+    mine, theirs = os.openpty()
+    os.write(mine, answer.encode())
+    with open(theirs) as terminal:
+        monkeypatch.setattr(sys, "stdin", terminal)
+        assert admin.main(["-c", str(config), "project", "delete", "demo"]) == code
+    os.close(mine)
+    asked = capsys.readouterr()
+    assert "delete project demo with 1 route(s) and 0 token(s)? [y/N]" in asked.err
+    assert len(run("project", "list", "--json").out.splitlines()) == left
+
+
+def test_check_config_names_every_fault(run: Run, config: Path) -> None:
+    good = run("check-config")
+    assert (good.code, good.out) == (0, f"{config} is in order\n")
+    config.write_text(CONFIG + "colour = blue\n[paint]\n")
+    bad = run("check-config")
+    assert (bad.code, bad.out) == (os.EX_CONFIG, "")
+    assert "colour" in bad.err
+    assert "paint" in bad.err
+    assert len(bad.err.splitlines()) == 2
+    assert run("project", "list").code == os.EX_CONFIG
+    assert run("check-config", "--json").object["ok"] is False
+    config.unlink()
+    assert run("check-config").code == os.EX_CONFIG
+
+
+def test_a_key_that_others_can_read_is_a_matter_of_permission(run: Run, tmp_path: Path) -> None:
+    run("project", "create", "demo")
+    (tmp_path / "state" / "accounts.key").chmod(0o644)
+    ran = run("project", "list")
+    assert ran.code == os.EX_NOPERM
+    assert "chmod 600" in ran.err
+
+
+def test_a_reader_that_goes_away_is_no_error(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def listing() -> int:
+        reader, writer = os.pipe()
+        os.close(reader)
+        os.dup2(writer, 1)
+        monkeypatch.setattr(sys, "stdout", os.fdopen(1, "w"))
+        return admin.main(["-c", str(config), "project", "list"])
+
+    assert in_child(listing) == 0
+
+
+def test_the_state_directory_is_made_for_its_owner_alone(tmp_path: Path) -> None:
+    become_owner(tmp_path / "lib" / "lettermta")
+    assert stat.S_IMODE((tmp_path / "lib" / "lettermta").stat().st_mode) == 0o700
+
+
+@pytest.fixture
+def daemons_place() -> Iterator[Path]:
+    """A directory that belongs to a user without a name, where root's tests can give it away, and else to ourselves."""
+    place = Path(tempfile.mkdtemp())
+    if os.geteuid() == 0:
+        os.chown(place, 54321, 54322)
+    yield place
+    shutil.rmtree(place)
+
+
+def test_root_becomes_the_owner_for_good(daemons_place: Path) -> None:
+    owner = daemons_place.stat()
+
+    def become() -> int:
+        become_owner(daemons_place / "state")
+        wholly = set(os.getresuid()) == {owner.st_uid} and set(os.getresgid()) == {owner.st_gid}
+        return 0 if wholly and (os.geteuid() != 54321 or os.getgroups() == []) else 1
+
+    assert in_child(become) == 0
+    assert (daemons_place / "state").stat().st_uid == owner.st_uid
+
+
+def test_root_leaves_no_files_that_lock_the_daemon_out(daemons_place: Path) -> None:
+    config = daemons_place / "mta.ini"
+    config.write_text(CONFIG)
+    config.chmod(0o600)
+    assert in_child(lambda: admin.main(["-c", str(config), "project", "create", "demo"])) == 0
+    owners = {path.stat().st_uid for path in (daemons_place / "state").iterdir()}
+    assert owners == {daemons_place.stat().st_uid}
+
+
+def in_child(deed: Callable[[], int]) -> int:
+    """What ``deed`` returns in a process of its own, which it may spoil."""
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(deed())
+        finally:
+            os._exit(99)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

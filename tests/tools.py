@@ -1,0 +1,53 @@
+"""Programs that the tests need: found, or installed from Debian's packages, or missed by name. Never skipped in silence."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+
+import pytest
+
+_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin", "/usr/local/sbin"])
+
+
+@functools.cache
+def need(tool: str, package: str) -> str:
+    """The path of ``tool``; installs Debian's ``package`` when it is missing, and fails the test when that does not help."""
+    path = shutil.which(tool, path=_PATH)
+    if path is None:
+        said = _install(package)
+        path = shutil.which(tool, path=_PATH)
+        if path is None:
+            pytest.fail(f"missing tool: {tool} (Debian package {package}); installing it said: {said}", pytrace=False)
+    return path
+
+
+def _install(package: str) -> str:
+    """Install ``package`` with the lists at hand, or else with fresh ones; returns what the last command said."""
+    install = ["apt-get", "install", "-y", "--no-install-recommends", package]
+    done, said = _run(install)
+    if not done:
+        updated, said = _run(["apt-get", "update"])
+        if updated:
+            _, said = _run(install)
+    return said
+
+
+def _run(command: list[str]) -> tuple[bool, str]:
+    prefix = [] if os.geteuid() == 0 else ["sudo", "-n"]
+    try:
+        result = subprocess.run(
+            [*prefix, *command],
+            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=600,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return False, str(error)
+    return result.returncode == 0, (result.stderr or result.stdout).strip()[-1000:]
