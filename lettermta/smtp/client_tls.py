@@ -59,12 +59,15 @@ class Handshake:
     _verify: bool
     _context: SSL.Context
     _connection: SSL.Connection | None = field(default=None, init=False)
+    _chain_seen: bool = field(default=False, init=False)
     _chain_fault: str | None = field(default=None, init=False)
 
     def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         """Called by Twisted when TLS begins."""
         connection = SSL.Connection(self._context, None)
-        connection.set_app_data(self)
+        if self._verify:
+            # Per connection: the app data, by which a context's callback would find us, is Twisted's own.
+            connection.set_verify(SSL.VERIFY_PEER, self._note_chain)
         name = self._host.rstrip(".")
         if not _is_address(name):
             # By hand, since a host name with an underscore is refused elsewhere, and exists.
@@ -72,10 +75,12 @@ class Handshake:
         self._connection = connection
         return connection
 
-    def note_chain(self, error: int) -> None:
-        """The chain has a fault (called during the handshake); the first one counts."""
-        if self._chain_fault is None:
+    def _note_chain(self, connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, good: int) -> bool:
+        """OpenSSL's verify callback, called for each certificate of the chain: notes the first fault, and goes on."""
+        self._chain_seen = True
+        if not good and self._chain_fault is None:
             self._chain_fault = _CHAIN_FAULTS.get(error, f"its chain does not verify (OpenSSL's error {error})")
+        return True
 
     @property
     def description(self) -> str:
@@ -87,8 +92,8 @@ class Handshake:
         """Why the peer's certificate isn't verified; None when it is."""
         if not self._verify:
             return NOT_JUDGED
-        if self._chain_fault is not None:
-            return self._chain_fault
+        if self._chain_fault is not None or not self._chain_seen:
+            return self._chain_fault or "its chain was not looked at"
         connection = self._connection
         certificate = None if connection is None else connection.get_peer_certificate(as_cryptography=True)
         if certificate is None:
@@ -114,26 +119,17 @@ def _is_address(name: str) -> bool:
     return True
 
 
-def _noted(connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, good: int) -> bool:
-    """OpenSSL's verify callback: notes, and goes on."""
-    handshake = connection.get_app_data()
-    if not good and isinstance(handshake, Handshake):
-        handshake.note_chain(error)
-    return True
-
-
 @lru_cache(maxsize=16)
 def _context(verify: bool, trust: Path | None) -> SSL.Context:
     context = SSL.Context(SSL.TLS_METHOD)
+    context.set_verify(SSL.VERIFY_NONE)
     context.set_min_proto_version(SSL.TLS1_2_VERSION)
     if verify:
-        context.set_verify(SSL.VERIFY_PEER, _noted)
         if trust is None:
             context.set_default_verify_paths()
         else:
             context.load_verify_locations(str(trust))
     else:
-        context.set_verify(SSL.VERIFY_NONE)
         # Any TLS is better than the clear text that would be sent instead (RFC 7435 section 3), small keys too.
         context.set_cipher_list(b"DEFAULT:@SECLEVEL=0")
     return context

@@ -31,10 +31,20 @@ from typing import Any, cast
 
 import orjson
 from attrs import define, frozen
+from OpenSSL import SSL
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
-from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime, ITCPTransport, ITLSTransport
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IOpenSSLServerConnectionCreator,
+    IReactorTime,
+    ITCPTransport,
+    ITLSTransport,
+)
 from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
+from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 STAGES = frozenset(["CONNECT", "EHLO", "HELO", "STARTTLS", "AUTH", "MAIL", "RCPT", "DATA", "DOT", "RSET", "NOOP", "QUIT"])
 EXTENSIONS = ("PIPELINING", "SIZE 104857600", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES")
@@ -93,7 +103,7 @@ class _Rule:
 
 
 class RemoteMX:
-    """The server. ``tls``: what STARTTLS is offered with (CertificateOptions or the like), or with ``implicit`` what speaks first.
+    """The server. ``tls``: what STARTTLS is offered with (:class:`ServerTLS` or the like), or with ``implicit`` what speaks first.
 
     ``credentials``: user names and passwords for AUTH PLAIN, which is offered inside TLS when there are any. ``keep`` False counts only.
     ``taken`` is called with each message before its 250.
@@ -434,15 +444,18 @@ class _Files:
         part.rename(self._directory / f"{self._number}.json")
 
 
-def _tls(certificate: Path | None, key: Path | None) -> object | None:
-    if certificate is None:
-        return None
-    from twisted.internet.ssl import KeyPair, PrivateCertificate
+@implementer(IOpenSSLServerConnectionCreator)
+class ServerTLS:
+    """TLS by a certificate chain and a key in PEM; ``key`` None: it is in the certificate's file."""
 
-    pem = 1
-    pair = KeyPair.load((key or certificate).read_bytes(), pem)
-    options: object = PrivateCertificate.load(certificate.read_bytes(), pair, pem).options()  # type: ignore[no-untyped-call]
-    return options
+    def __init__(self, certificate: Path, key: Path | None = None) -> None:
+        self._context = SSL.Context(SSL.TLS_METHOD)
+        self._context.use_certificate_chain_file(str(certificate))
+        self._context.use_privatekey_file(str(key or certificate))
+
+    def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> SSL.Connection:
+        """Called by Twisted when TLS begins."""
+        return SSL.Connection(self._context, None)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -462,7 +475,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.out is not None and not options.count_only:
         taken = _Files(options.out) if options.out.is_dir() else _Log(options.out)
     extensions = [name for name in EXTENSIONS if not (options.no_pipelining and name == "PIPELINING")]
-    mx = RemoteMX(extensions=extensions, tls=_tls(options.certificate, options.key), keep=False, taken=taken)
+    mx = RemoteMX(
+        extensions=extensions, tls=ServerTLS(options.certificate, options.key) if options.certificate else None, keep=False, taken=taken
+    )
     for stage, reply in options.script:
         mx.script(stage, reply)
 

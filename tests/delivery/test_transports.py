@@ -17,15 +17,20 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from dns.rdatatype import RdataType
+from OpenSSL import SSL
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.ssl import KeyPair, PrivateCertificate
+from twisted.internet.error import ConnectionRefusedError
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
+from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from lettermta.delivery.address_policy import permits
+from lettermta.delivery.dns_wire import Server, TryFailed
 from lettermta.delivery.resolver import NoSuchDomain, TemporaryDNSFailure
 from lettermta.delivery.transports.capture import CaptureTransport
 from lettermta.delivery.transports.discard import DiscardTransport
@@ -36,12 +41,11 @@ from lettermta.interfaces import IChannel, IResolver, ITransport
 from lettermta.message import Unreachable
 from lettermta.smtp.client import TLSMode
 from lettermta.smtp.client_auth import Credentials
-from lettermta.testing.mx import RemoteMX
+from lettermta.testing.mx import RemoteMX, ServerTLS
 from tests.smtp.client_peer import Content, entry, shown
 
 NXDOMAIN = NoSuchDomain("gone.test")
-SERVFAIL = TemporaryDNSFailure.__new__(TemporaryDNSFailure)
-Exception.__init__(SERVFAIL, "SERVFAIL")
+SERVFAIL = TemporaryDNSFailure("in.test", RdataType.MX, [TryFailed(Server("127.0.0.1", 53), "SERVFAIL", rcode="SERVFAIL")])
 
 
 @implementer(IResolver)
@@ -83,21 +87,10 @@ def tried(mx: Mapping[str, Any], addresses: Mapping[str, Any], **settings: Any) 
     failed: list[Any] = []
     transport.open().addErrback(failed.append)
     while not failed:
-        reactor.advance(30)
-        for connector in reactor.connectors:
-            if connector.state == "connecting":  # pragma: no cover
-                connector.stopConnecting()
-        _refuse_next(reactor)
+        _, _, factory, _, _ = reactor.tcpClients[-1]
+        factory.clientConnectionFailed(None, Failure(ConnectionRefusedError()))
     assert str(failed[0].value.reply).startswith("451 4.4.1")
     return [client[0] for client in reactor.tcpClients]
-
-
-def _refuse_next(reactor: MemoryReactorClock) -> None:
-    from twisted.internet.error import ConnectionRefusedError
-    from twisted.python.failure import Failure
-
-    _, _, factory, _, _ = reactor.tcpClients[-1]
-    factory.clientConnectionFailed(None, Failure(ConnectionRefusedError()))
 
 
 class TestFindingTheHost:
@@ -139,6 +132,9 @@ class TestFindingTheHost:
 
     def test_ourselves_as_best_mx_is_a_loop(self) -> None:
         assert refusal({"in.test": [(5, "Out.Test."), (10, "mx.test")]}, {"mx.test": ["8.8.8.8"]}).startswith("554 5.4.6")
+
+    def test_an_mx_without_an_address_that_is_the_domain_itself_is_no_implicit_one(self) -> None:
+        assert refusal({"in.test": [(5, "in.test")]}, {"in.test": []}).startswith("451 4.4.4")
 
     def test_hosts_are_tried_by_preference_and_only_those_better_than_ourselves(self) -> None:
         mx = {"in.test": [(20, "c.test"), (10, "b.test"), (10, "a.test"), (5, "best.test"), (30, "out.test"), (40, "d.test")]}
@@ -213,25 +209,18 @@ class Pair:
         pem = certificate.public_bytes(serialization.Encoding.PEM)
         private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         self.trust = directory / f"{name}{days}.pem"
-        self.trust.write_bytes(pem)
-        self.options = PrivateCertificate.load(pem, KeyPair.load(private, 1), 1).options()
+        self.trust.write_bytes(pem + private)
+        self.options = ServerTLS(self.trust)
 
 
+@implementer(IOpenSSLServerConnectionCreator)
 class NoTLS:
     """What a server has that offers STARTTLS and can't do it."""
 
     def serverConnectionForTLS(self, protocol: object) -> Any:
-        from OpenSSL import SSL
-
         context = SSL.Context(SSL.TLS_METHOD)
         context.set_cipher_list(b"ECDHE+AESGCM")
         return SSL.Connection(context, None)
-
-
-from twisted.internet.interfaces import IOpenSSLServerConnectionCreator  # noqa: E402
-from zope.interface import classImplements  # noqa: E402
-
-classImplements(NoTLS, IOpenSSLServerConnectionCreator)
 
 
 class Loopback(TestCase):
@@ -368,12 +357,7 @@ class SmarthostOverLoopback(Loopback):
             said = await self.failing(self.smarthost(port, "opportunistic", trust))
             assert said.startswith("451 4.7.5") and fault in said, said
             assert not any(command.startswith(b"AUTH") for command in mx.commands)
-            assert mx.connections == len(set(await self.reactor_addresses()))
-
-    async def reactor_addresses(self) -> Sequence[str]:
-        from lettermta.delivery.transports.smarthost import _system_addresses
-
-        return [address for address in await _system_addresses(self.reactor, "localhost") if address == "127.0.0.1"]
+            assert mx.connections == 1
 
     async def test_a_smarthost_without_tls_gets_no_credentials(self) -> None:
         mx, port = self.mx()
@@ -382,7 +366,7 @@ class SmarthostOverLoopback(Loopback):
 
     async def test_a_wrong_password_is_the_operators_fault_and_temporary(self) -> None:
         pair = Pair(self.directory)
-        mx, port = self.mx(tls=pair.options, credentials={"user": "other"})
+        _, port = self.mx(tls=pair.options, credentials={"user": "other"})
         assert "535 5.7.8" in await self.failing(self.smarthost(port, "require", pair.trust, "127.0.0.1"))
 
 

@@ -47,12 +47,12 @@ class MXTransport:
     async def _open(self) -> IChannel:
         if self.domain.startswith("["):
             return await self._session(self._literal())
-        hosts = await self._hosts()
+        hosts, implicit = await self._hosts()
         last: Unreachable | None = None
         tried = 0
         for host in hosts:
             try:
-                targets = (await self._targets(host, implicit=hosts == [self.domain]))[: MOST_ADDRESSES - tried]
+                targets = (await self._targets(host, implicit=implicit))[: MOST_ADDRESSES - tried]
             except Unreachable as error:
                 if error.reply.permanent:
                     raise
@@ -80,8 +80,8 @@ class MXTransport:
             raise Unreachable(Reply(550, "5.1.2", f"{self.domain} is no address literal"))
         return self._permitted(address, [address])
 
-    async def _hosts(self) -> list[str]:
-        """The hosts to try, in order."""
+    async def _hosts(self) -> tuple[list[str], bool]:
+        """The hosts to try, in order, and whether that is the domain itself for want of MX records (the implicit MX)."""
         domain = self.domain
         try:
             records = list(await self.resolver.mx(domain))
@@ -90,11 +90,11 @@ class MXTransport:
         except TemporaryDNSFailure as error:
             raise Unreachable(Reply(451, "4.4.3", f"Looking up {domain} failed: {error}")) from None
         if not records:
-            return [domain]
+            return self._ordered([(0, domain)]), True
         hosts = [(preference, host.rstrip(".").lower()) for preference, host in records]
         if all(not host for _, host in hosts):
             raise Unreachable(Reply(556, "5.1.10", f"{domain} takes no mail (null MX)"))
-        return self._ordered([(preference, host) for preference, host in hosts if host])
+        return self._ordered([(preference, host) for preference, host in hosts if host]), False
 
     def _ordered(self, records: list[tuple[int, str]]) -> list[str]:
         """By preference, equal ones shuffled; what is no better than ourselves is left out (RFC 5321 section 5.1)."""
@@ -108,7 +108,7 @@ class MXTransport:
             self.shuffle(equal)
             hosts += [host for host in dict.fromkeys(equal) if host not in hosts]
         if not hosts:
-            raise Unreachable(Reply(554, "5.4.6", f"{self.domain} has us as its best host, and we are not its end: a loop"))
+            raise Unreachable(Reply(554, "5.4.6", f"Mail for {self.domain} would come back to us: a loop"))
         return hosts
 
     async def _targets(self, host: str, *, implicit: bool) -> list[Target]:

@@ -59,7 +59,8 @@ class SmarthostTransport:
         if not addresses:
             raise Unreachable(Reply(451, "4.4.4", f"The host {self.host} has no address"))
         try:
-            return await self._connector.first([Target(self.host, address, self.port) for address in addresses[:MOST_ADDRESSES]])
+            host = self.host.strip("[]")
+            return await self._connector.first([Target(host, address, self.port) for address in addresses[:MOST_ADDRESSES]])
         except Unreachable as error:
             raise temporary(error) from None
 

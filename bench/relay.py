@@ -1,0 +1,168 @@
+"""Messages per second, end to end: kept-open sessions submit, the daemon stores and relays, a sink counts.
+
+    python bench/relay.py [--messages 10000] [--sessions 20] [--size 10240] [--rounds 3]
+
+Source and sink are Postfix's own test tools (smtp-source, smtp-sink; Debian's package postfix), on loopback. The clock runs from the first
+connection of the source to the last message in the sink; CPU is the daemon's own, of all its threads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tests.tools import need
+
+BIN = Path(sys.executable).parent
+COUNT = re.compile(rb"mesg=(\d+)")
+
+INI = """
+[mta]
+hostname = mta.example
+state_dir = {dir}/state
+[listener bench]
+ports = {port}
+addresses = 127.0.0.1
+trusted_networks = 127.0.0.0/8
+trusted_project = bench
+[delivery]
+relayhost = 127.0.0.1:{sink}
+[events]
+json_log = {dir}/events.jsonl
+"""
+
+
+def free_port() -> int:
+    """A port of loopback that nobody has now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Sink:
+    """smtp-sink, and the count of messages that it prints."""
+
+    def __init__(self, port: int) -> None:
+        command = [need("smtp-sink", "postfix"), "-c", f"127.0.0.1:{port}", "1024"]
+        if os.geteuid() == 0:
+            command[1:1] = ["-u", "nobody"]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE)
+        assert self._process.stdout is not None
+        os.set_blocking(self._process.stdout.fileno(), False)
+        self._tail = b""
+        self.count = 0
+
+    def read(self) -> int:
+        """The count so far."""
+        assert self._process.stdout is not None
+        self._tail = (self._tail + (self._process.stdout.read() or b""))[-200:]
+        if found := COUNT.findall(self._tail):
+            self.count = int(found[-1])
+        return self.count
+
+    def stop(self) -> None:
+        """End it."""
+        self._process.terminate()
+        self._process.wait()
+
+
+class Daemon:
+    """lettermta, started as an operator would."""
+
+    def __init__(self, directory: Path, port: int, sink: int) -> None:
+        ini = directory / "mta.ini"
+        ini.write_text(INI.format(dir=directory, port=port, sink=sink))
+        self._log = (directory / "log").open("wb")
+        self._process = subprocess.Popen(
+            [BIN / "twistd", "-n", "--pidfile=", "lettermta", "-c", ini], stdout=self._log, stderr=subprocess.STDOUT
+        )
+        subprocess.run([BIN / "lettermta-admin", "-c", ini, "project", "create", "bench"], check=True, capture_output=True)
+        wait_for(port)
+        self.pid = self._process.pid
+
+    def cpu(self) -> float:
+        """Seconds of CPU so far."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def memory(self) -> float:
+        """Resident MB."""
+        return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+    def stop(self) -> None:
+        """End it in good order."""
+        self._process.terminate()
+        self._process.wait()
+        self._log.close()
+
+
+def wait_for(port: int) -> None:
+    """Until something listens on ``port``."""
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return
+        except OSError:
+            time.sleep(0.05)
+    raise SystemExit(f"nothing listens on port {port}")
+
+
+def one_round(args: argparse.Namespace, port: int, sink: Sink, daemon: Daemon) -> tuple[float, float]:
+    """Messages per second and CPU microseconds per message."""
+    before, cpu = sink.read(), daemon.cpu()
+    began = time.monotonic()
+    source = subprocess.Popen(
+        [need("smtp-source", "postfix"), "-d", "-s", str(args.sessions), "-m", str(args.messages), "-l", str(args.size),
+         "-f", "sender@source.example", "-t", "recipient@destination.example", f"127.0.0.1:{port}"]
+    )  # fmt: skip
+    last, quiet = 0, time.monotonic()
+    while (done := sink.read() - before) < args.messages:
+        if done != last:
+            last, quiet = done, time.monotonic()
+        if time.monotonic() - quiet > 20:
+            raise SystemExit(f"stalled: {done} of {args.messages} messages arrived")
+        time.sleep(0.005)
+    took = time.monotonic() - began
+    source.wait()
+    return args.messages / took, (daemon.cpu() - cpu) / args.messages * 1e6
+
+
+def main() -> None:
+    """Run the rounds and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--messages", type=int, default=10_000)
+    parser.add_argument("--sessions", type=int, default=20)
+    parser.add_argument("--size", type=int, default=10_240)
+    parser.add_argument("--rounds", type=int, default=3)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as directory:
+        port, sink_port = free_port(), free_port()
+        sink = Sink(sink_port)
+        wait_for(sink_port)
+        daemon = Daemon(Path(directory), port, sink_port)
+        try:
+            results = []
+            for number in range(args.rounds + 1):
+                rate, cpu = one_round(args, port, sink, daemon)
+                name = f"round {number}" if number else "warm-up"
+                print(f"{name:<8} {rate:8,.0f} messages/s  {cpu:6.0f} us CPU a message  {daemon.memory():6.1f} MB", flush=True)
+                results.append(rate)
+            print(f"median   {statistics.median(results[1:]):8,.0f} messages/s of {args.size} octets, {args.sessions} sessions, 1 process")
+        finally:
+            daemon.stop()
+            sink.stop()
+
+
+if __name__ == "__main__":
+    main()
