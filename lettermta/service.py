@@ -9,14 +9,15 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import sys
 import time
-from typing import Any
+from typing import Any, NoReturn
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.task import deferLater
-from twisted.logger import Logger
+from twisted.logger import ILogObserver, Logger
 from twisted.python import usage
 from twisted.python.failure import Failure
 
@@ -35,6 +36,7 @@ from lettermta.events.json_log import JSONLog
 from lettermta.events.sink import IEventSink
 from lettermta.interfaces import IEventHook
 from lettermta.ops import control, notify
+from lettermta.ops.log import LineObserver, wanted
 from lettermta.smtp.listening import Bound, CannotListen, open_sockets
 from lettermta.smtp.server import ESMTPFactory, Opening
 from lettermta.smtp.tls import CertificatePair, ServerTLS, TLSFault, self_signed
@@ -59,16 +61,17 @@ class Options(usage.Options):
             self["settings"] = load(self["config"])
             self["hooks"] = [(dotted, load_hook(dotted)) for dotted in self["settings"].events.hooks]
         except ConfigError as error:
-            raise SystemExit(f"The configuration has faults:\n{error}") from None
+            _end(f"The configuration has faults:\n{error}", os.EX_CONFIG)
         except HookError as error:
-            raise SystemExit(f"{self['config']}: [events] hooks: {error}") from None
+            _end(f"{self['config']}: [events] hooks: {error}", os.EX_CONFIG)
 
 
 def makeService(options: Options) -> Lettermta:
     """The service that ``twistd lettermta`` runs."""
     from twisted.internet import reactor
 
-    return Lettermta(options["settings"], options["hooks"], reactor)
+    observer = LineObserver(sys.stdout) if wanted(getattr(options, "parent", None)) else None
+    return Lettermta(options["settings"], options["hooks"], reactor, observer)
 
 
 class Lettermta(Service):
@@ -76,8 +79,9 @@ class Lettermta(Service):
 
     log = Logger()
 
-    def __init__(self, config: Config, hooks: list[tuple[str, IEventHook]], reactor: Any) -> None:
+    def __init__(self, config: Config, hooks: list[tuple[str, IEventHook]], reactor: Any, observer: ILogObserver | None = None) -> None:
         self._config = config
+        self._observer = observer
         self._hooks = hooks
         self._reactor = reactor
         self._bound: list[Bound] = []
@@ -86,6 +90,12 @@ class Lettermta(Service):
         self._factories: list[ESMTPFactory] = []
 
     # -- starting
+
+    def setServiceParent(self, parent: Any) -> None:
+        """Become part of twistd's application, which asks its components for the log observer."""
+        super().setServiceParent(parent)  # type: ignore[no-untyped-call]
+        if self._observer is not None:
+            parent.setComponent(ILogObserver, self._observer)
 
     def privilegedStartService(self) -> None:
         """Bind the ports and read the certificates, with the privileges that there may be."""
@@ -96,9 +106,9 @@ class Lettermta(Service):
             if self._config.tls.certificate:
                 self._tls = self._configured_tls(self._config)
         except CannotListen as error:
-            raise SystemExit(f"lettermta can't listen:\n{error}") from None
+            _end(f"lettermta can't listen:\n{error}", os.EX_UNAVAILABLE)
         except TLSFault as error:
-            raise SystemExit(f"lettermta can't use its certificates:\n{error}") from None
+            _end(f"lettermta can't use its certificates:\n{error}", os.EX_CONFIG)
 
     def startService(self) -> None:
         """Start every part; what can't be started ends the program with the reason."""
@@ -110,9 +120,9 @@ class Lettermta(Service):
             self._spool = Spool(config.mta.state_dir / "spool" / "0", self._reactor)
             self._spool.open()
         except (AccountError, SpoolVersionError, SpoolInUse) as error:
-            raise SystemExit(f"lettermta can't start: {error}") from None
+            _end(f"lettermta can't start: {error}", os.EX_UNAVAILABLE)
         except OSError as error:
-            raise SystemExit(_state_fault(config, error)) from None
+            _end(_state_fault(config, error), os.EX_CANTCREAT)
         self._dispatcher = Dispatcher(self._spool, self._sinks(), self._reactor)
         self._scheduler = self._make_scheduler()
         self._control = control.listen(self._reactor, config.mta.state_dir, self._spool)
@@ -247,6 +257,12 @@ class Lettermta(Service):
             await deferLater(self._reactor, 0.05)
         for factory in self._factories:
             factory.abort()
+
+
+def _end(text: str, status: int) -> NoReturn:
+    """End the program before it has begun: the text to standard error, a status of sysexits to whoever started it."""
+    print(text, file=sys.stderr)
+    raise SystemExit(status)
 
 
 def _state_fault(config: Config, error: OSError) -> str:

@@ -28,6 +28,7 @@ from zope.interface import implementer
 from lettermta.smtp.client import ClientSession, ClientSettings
 from lettermta.smtp.client_dialogue import IClientWire
 from lettermta.smtp.client_tls import ClientTLS
+from lettermta.smtp.sending import send
 
 _CLOSING_SECONDS = 5.0
 
@@ -76,7 +77,7 @@ class ClientProtocol(Protocol):
     def write(self, data: bytes) -> None:
         """Send octets."""
         if self._up and self.transport is not None:
-            self.transport.write(data)
+            send(self.transport, data)
 
     def stream(self, pieces: AsyncIterator[bytes]) -> Deferred[None]:
         """Send pieces with back-pressure."""

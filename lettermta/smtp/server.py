@@ -18,6 +18,7 @@ from zope.interface import implementer
 
 from lettermta.interfaces import ISMTPServer
 from lettermta.message import Peer
+from lettermta.smtp.sending import send
 from lettermta.smtp.session import SHUTTING_DOWN, TOO_SLOW, IWire, ServerSession
 
 TLS_HELLO = b"\x16"
@@ -166,7 +167,7 @@ class ESMTPProtocol(Protocol):
 
     def write(self, data: bytes) -> None:
         """Send replies."""
-        self.transport.write(data)
+        send(self.transport, data)
 
     def start_tls(self) -> None:
         """Put TLS between the transport and this protocol."""

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from functools import lru_cache
 
 import orjson
 from attrs import frozen
@@ -104,15 +105,10 @@ def received(envelope: Envelope, identifier: str, hostname: str, moment: float) 
     ).encode()
 
 
-_last_date: tuple[int, str] = (0, "")
-
-
+@lru_cache(maxsize=16)
 def _date(second: int) -> str:
-    """RFC 5322 section 3.3, made once a second at the most."""
-    global _last_date
-    if _last_date[0] != second:
-        _last_date = (second, format_datetime(datetime.fromtimestamp(second, UTC)))
-    return _last_date[1]
+    """RFC 5322 section 3.3."""
+    return format_datetime(datetime.fromtimestamp(second, UTC))
 
 
 def _facts(identifier: str, parsed: Parsed) -> dict[str, object]:

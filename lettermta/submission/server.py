@@ -99,22 +99,16 @@ class Submitter:
         self._spool = spool
         self._project_id = project_id
         self._token_id = token_id
-
-    @property
-    def max_size(self) -> int:
-        """See ISubmitter: the project's own limit, else the configured one."""
-        project = self._directory.project(self._project_id)
-        return (project.message_size if project else None) or self._rules.message_size
-
-    @property
-    def max_recipients(self) -> int:
-        """See ISubmitter: the project's own limit, else the configured one."""
-        project = self._directory.project(self._project_id)
-        return (project.recipients if project else None) or self._rules.recipients
+        self._take_limits(directory.project(project_id))
 
     def mail(self, envelope: Envelope) -> None:
         """See ISubmitter."""
-        self._project()
+        self._take_limits(self._project())
+
+    def _take_limits(self, project: Project | None) -> None:
+        """The project's own limits, else the configured ones; they hold for a transaction."""
+        self.max_size = (project.message_size if project else None) or self._rules.message_size
+        self.max_recipients = (project.recipients if project else None) or self._rules.recipients
 
     def recipient(self, envelope: Envelope, address: str) -> None:
         """See ISubmitter: any address can be sent to."""
