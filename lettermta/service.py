@@ -261,7 +261,8 @@ class Lettermta(Service):
 
 def _end(text: str, status: int) -> NoReturn:
     """End the program before it has begun: the text to standard error, a status of sysexits to whoever started it."""
-    print(text, file=sys.stderr)
+    # twistd has sent sys.stderr to its log by now; whoever started us looks at the real one.
+    print(text, file=sys.__stderr__)
     raise SystemExit(status)
 
 

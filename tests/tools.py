@@ -24,6 +24,16 @@ def need(tool: str, package: str) -> str:
     return path
 
 
+@functools.cache
+def need_perl(module: str, package: str) -> None:
+    """Have Perl's ``module``, which a program needs for a part of what it does; the same as :func:`need` otherwise."""
+    perl = need("perl", "perl")
+    if not _run_as_is([perl, f"-M{module}", "-e", "1"])[0]:
+        said = _install(package)
+        if not _run_as_is([perl, f"-M{module}", "-e", "1"])[0]:
+            pytest.fail(f"missing Perl module: {module} (Debian package {package}); installing it said: {said}", pytrace=False)
+
+
 def _install(package: str) -> str:
     """Install ``package`` with the lists at hand, or else with fresh ones; returns what the last command said."""
     install = ["apt-get", "install", "-y", "--no-install-recommends", package]
@@ -36,10 +46,13 @@ def _install(package: str) -> str:
 
 
 def _run(command: list[str]) -> tuple[bool, str]:
-    prefix = [] if os.geteuid() == 0 else ["sudo", "-n"]
+    return _run_as_is([*([] if os.geteuid() == 0 else ["sudo", "-n"]), *command])
+
+
+def _run_as_is(command: list[str]) -> tuple[bool, str]:
     try:
         result = subprocess.run(
-            [*prefix, *command],
+            command,
             env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
             stdin=subprocess.DEVNULL,
             capture_output=True,

@@ -34,7 +34,7 @@ class ContentReader:
         self._lead = 2
         self.fault: Reply | None = None
         self.wait: Deferred[None] | None = None
-        """While set, the sink asks for no more octets until it fires."""
+        """Set by a :meth:`feed` whose octets the sink has yet to take in; who awaits it takes it away from here first."""
 
     def feed(self, data: bytes) -> bytes | None:
         """Take the next octets. None: the content goes on. Octets: it has ended, and these came behind it."""
@@ -43,15 +43,16 @@ class ContentReader:
         if end >= 0:
             self._take(buffer[: end + 2])
             return buffer[end + len(_END) :]
-        # Hold back what may be the beginning of CRLF . CRLF or of a stuffed line: at most four octets, from the last CR on.
-        hold = buffer.rfind(b"\r", max(len(buffer) - 4, 0))
-        if hold < 0:
-            self._take(buffer)
-            self._held = b""
-        else:
-            self._take(buffer[:hold])
-            self._held = buffer[hold:]
+        # What may be the beginning of CRLF . CRLF or of a stuffed line is held back, so that no read's end can hide it.
+        whole = len(buffer) - _begun(buffer)
+        self._take(buffer[:whole])
+        self._held = buffer[whole:]
         return None
+
+    def fail(self, reply: Reply) -> None:
+        """The content is refused: forget what there is of it, and what is still to come."""
+        self.fault = reply
+        self._sink.discard()
 
     def _take(self, piece: bytes) -> None:
         """Keep a piece that splits no CRLF and no stuffed dot."""
@@ -59,20 +60,21 @@ class ContentReader:
             return
         ends = piece.count(b"\r\n")
         if piece.count(b"\n") != ends or piece.count(b"\r") != ends:
-            self._fail(BARE_LINE_END)
+            self.fail(BARE_LINE_END)
             return
         piece = piece.replace(b"\r\n.", b"\r\n")
         if self._lead:
             piece = piece[self._lead :]
             self._lead = 0
         if self._sink.size + len(piece) > self._limit:
-            self._fail(TOO_LARGE)
+            self.fail(TOO_LARGE)
             return
         try:
             self.wait = self._sink.write(piece)
         except Refused as refused:
-            self._fail(refused.reply)
+            self.fail(refused.reply)
 
-    def _fail(self, reply: Reply) -> None:
-        self.fault = reply
-        self._sink.discard()
+
+def _begun(buffer: bytes) -> int:
+    """How many octets at the end of ``buffer`` are a beginning of CRLF . CRLF; the longest counts."""
+    return next((length for length in (4, 3, 2, 1) if buffer.endswith(_END[:length])), 0)

@@ -110,7 +110,7 @@ _NONE: Mapping[str, str | None] = {}
 
 def _parameters(octets: bytes) -> Mapping[str, str | None]:
     """ESMTP parameters by upper-case keyword (RFC 5321 section 4.1.2, esmtp-param); a keyword given twice is a fault."""
-    if not octets or octets.isspace():
+    if not octets.strip(b" \t"):
         return _NONE
     if not octets.startswith(b" "):
         raise SyntaxFault("a blank is expected behind the address")

@@ -39,7 +39,7 @@ def open_sockets(listeners: Iterable[Listener]) -> list[Bound]:
                 try:
                     bound.append(Bound(listener, _listen(address, port)))
                 except OSError as error:
-                    if address == "::" and error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+                    if _only_ipv6_is_missing(listener, address, error):
                         _log.info("this machine has no IPv6: port {port} listens on IPv4 only", port=port)
                     else:
                         faults.append(f"[listener {listener.name}] port {port} on {address}: {_explain(error, address, port)}")
@@ -48,6 +48,11 @@ def open_sockets(listeners: Iterable[Listener]) -> list[Bound]:
             one.socket.close()
         raise CannotListen("\n".join(faults))
     return bound
+
+
+def _only_ipv6_is_missing(listener: Listener, address: str, error: OSError) -> bool:
+    """Whether all that can't be had is IPv6 on a machine without it, where IPv4 is listened on as well."""
+    return address == "::" and "0.0.0.0" in listener.addresses and error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)  # noqa: S104
 
 
 def _listen(address: str, port: int) -> socket.socket:

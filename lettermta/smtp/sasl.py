@@ -97,7 +97,7 @@ class CRAMMD5:
 
     def begin(self, initial: bytes | None) -> Challenge | ICredentials:
         """The challenge."""
-        if initial:
+        if initial is not None:
             raise MalformedResponse
         return Challenge(self._challenge)
 

@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from lettermta.interfaces import ISMTPServer
-from lettermta.message import Peer
+from lettermta.message import Peer, Reply
 from lettermta.smtp.sending import send
 from lettermta.smtp.session import SHUTTING_DOWN, TOO_SLOW, IWire, ServerSession
 
@@ -131,7 +131,7 @@ class ESMTPProtocol(Protocol):
         connection = self.transport.getHandle()
         description = f"{connection.get_protocol_version_name()} {connection.get_cipher_name()}"
         self._session.secured(description)
-        if not self._greeted:
+        if not self._greeted and self._parting is None:
             self._greet()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -166,7 +166,8 @@ class ESMTPProtocol(Protocol):
     # -- the session calls (IWire)
 
     def write(self, data: bytes) -> None:
-        """Send replies."""
+        """Send replies; from then on it is the client's time that runs, however long we took."""
+        self._postpone()
         send(self.transport, data)
 
     def start_tls(self) -> None:
@@ -176,6 +177,9 @@ class ESMTPProtocol(Protocol):
     def close(self) -> None:
         """Part; a peer that does not follow is cut off, since TLS's closing has no timer of its own."""
         if self._parting is None:
+            if self._detection is not None:
+                self._detection.cancel()
+                self._detection = None
             self._parting = self._clock.callLater(PARTING_SECONDS, self.transport.abortConnection)
             self.transport.loseConnection()
 
@@ -198,8 +202,7 @@ class ESMTPProtocol(Protocol):
         if rest <= 0 and not self._session.answering:
             self.log.info("{peer.address} timed out", peer=self._peer)
             self._timer = None
-            self._session.end(TOO_SLOW)
-            self.close()
+            self._end(TOO_SLOW)
         else:
             self._timer = self._clock.callLater(max(rest, 1.0), self._check_deadline)
 
@@ -208,8 +211,15 @@ class ESMTPProtocol(Protocol):
     def drain(self) -> None:
         """End the session unless a message is in hand."""
         if not self._session.busy:
-            self._session.end(SHUTTING_DOWN)
-            self.close()
+            self._end(SHUTTING_DOWN)
+
+    def _end(self, reply: Reply) -> None:
+        """End the session by ``reply``, or without a word where TLS is not up yet or may be what the client is about to begin."""
+        if self._greeted:
+            self._session.end(reply)
+        else:
+            self._session.lost()
+        self.close()
 
     def abort(self) -> None:
         """Cut the connection."""

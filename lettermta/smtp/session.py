@@ -31,7 +31,7 @@ MAX_COMMAND = 2048
 MAX_WAITING = 65_536
 """Octets that may come in while an answer is awaited before the wire is asked to pause."""
 MAX_ERRORS = 20
-"""Refused commands after which the session ends (RFC 5321 section 4.3.2 allows 421 at any time)."""
+"""Refused commands since the last message accepted after which the session ends (RFC 5321 section 4.3.2 allows 421 at any time)."""
 
 OK = Reply(250, "2.0.0", "Ok")
 GO_AHEAD = Reply(354, None, "End data with <CR><LF>.<CR><LF>")
@@ -43,7 +43,10 @@ AUTHENTICATION_REQUIRED = Reply(530, "5.7.0", "Authentication required")
 INVALID_CREDENTIALS = Reply(535, "5.7.8", "Authentication credentials invalid")
 LOCAL_ERROR = Reply(451, "4.3.0", "Local error, try again later")
 TOO_MANY_ERRORS = Reply(421, "4.7.0", "Too many errors, closing the connection")
+INSUFFICIENT_STORAGE = Reply(452, "4.3.1", "The message could not be stored, try again later")
+TOO_MANY_RECIPIENTS = Reply(452, "4.5.3", "Too many recipients")
 TOO_LONG = Reply(500, "5.5.2", "Line too long")
+RESPONSE_TOO_LONG = Reply(500, "5.5.6", "Authentication exchange line is too long")
 SHUTTING_DOWN = Reply(421, "4.3.2", "Shutting down, try again later")
 TOO_SLOW = Reply(421, "4.4.2", "Timed out, closing the connection")
 
@@ -116,8 +119,10 @@ class ServerSession:
 
     def secured(self, description: str) -> None:
         """The TLS handshake is complete: the session starts afresh and knows nothing of what was said in clear (RFC 3207 section 4.2)."""
+        if self._phase is Phase.CLOSED:
+            return
         self._peer.tls = description
-        self._peer.helo = ""
+        self._peer.helo, self._peer.esmtp = "", False
         self._reset()
         self._end_login()
         self._phase = Phase.COMMAND
@@ -157,8 +162,7 @@ class ServerSession:
                 end = self._buffer.find(b"\n")
                 limit = MAX_RESPONSE if phase is Phase.SASL else MAX_COMMAND
                 if end >= limit or (end < 0 and len(self._buffer) >= limit):
-                    self._exchange = None
-                    self._phase = Phase.OVERLONG
+                    self._begin_overlong()
                     continue
                 if end < 0:
                     break
@@ -182,6 +186,15 @@ class ServerSession:
         self._running = False
         self._flush()
 
+    def _begin_overlong(self) -> None:
+        """Refuse a line as soon as it is too long, not when it ends: it may never end. In an exchange, that ends too (RFC 4954 section 4)."""
+        reply = TOO_LONG
+        if self._phase is Phase.SASL:
+            reply = RESPONSE_TOO_LONG
+            self._end_login()
+        self._phase = Phase.OVERLONG
+        self._refuse(reply)
+
     def _skip_overlong(self) -> None:
         end = self._buffer.find(b"\n")
         if end < 0:
@@ -189,11 +202,10 @@ class ServerSession:
             return
         self._buffer = self._buffer[end + 1 :]
         self._phase = Phase.COMMAND
-        self._refuse(TOO_LONG)
 
     def _command(self, line: bytes) -> None:
-        if not line.endswith(b"\r\n"):
-            # A lone LF is no line end (RFC 5321 section 2.3.8): whoever takes it for one can be smuggled past.
+        if not line.endswith(b"\r\n") or b"\r" in line[:-2]:
+            # A lone LF or CR is no line end (RFC 5321 section 2.3.8): whoever takes it for one can be smuggled past.
             self._refuse(Reply(500, "5.5.2", "Lines must end in CRLF"))
             return
         verb, _, argument = line[:-2].partition(b" ")
@@ -255,6 +267,8 @@ class ServerSession:
             return  # the client has gone; what was accepted stays accepted
         self._phase = Phase.COMMAND
         if reply.positive:
+            # A session that is kept open for a day's mail is not to be ended for a few faults in all of it.
+            self._errors = 0
             self._send(reply)
         else:
             self._refuse(reply)
@@ -343,6 +357,8 @@ class ServerSession:
         if self._envelope is not None:
             raise Refused(IN_TRANSACTION)
         name, blank, initial = argument.strip().partition(b" ")
+        if not name:
+            raise Refused(Reply(501, "5.5.4", "Syntax: AUTH mechanism"))
         mechanism = name.decode("ascii", "replace").upper()
         offered = self._server.mechanisms(self._peer.tls is not None)
         if mechanism not in offered:
@@ -362,7 +378,10 @@ class ServerSession:
         self._phase = Phase.COMMAND
         exchange = self._exchange
         assert exchange is not None
-        response = line.rstrip(b"\r\n")
+        if not line.endswith(b"\r\n"):
+            self._sasl_malformed()
+            return
+        response = line[:-2]
         if response == b"*":
             self._end_login()
             self._refuse(Reply(501, "5.7.0", "Authentication canceled"))
@@ -437,7 +456,9 @@ class ServerSession:
         if parameters:
             raise Refused(Reply(555, "5.5.4", f"Parameter {next(iter(parameters))} is not supported"))
         if len(envelope.recipients) >= submitter.max_recipients:
-            raise Refused(Reply(452, "4.5.3", "Too many recipients"))
+            # Not counted as an error: the client is to send to those that were taken (RFC 5321 section 4.5.3.1.10), so it has to stay.
+            self._send(TOO_MANY_RECIPIENTS)
+            return
         submitter.recipient(envelope, recipient)
         envelope.recipients.append(recipient)
         self._send(Reply(250, "2.1.5", "Ok"))
@@ -462,22 +483,31 @@ class ServerSession:
         rest = reader.feed(data)
         if rest is not None:
             self._buffer = rest
+        write, reader.wait = reader.wait, None
+        if write is not None:
+            self._await_write(write, reader, self._end_of_content if rest is not None else _read_on)
+        elif rest is not None:
             self._end_of_content(reader)
-        elif reader.wait is not None:
-            self._phase = Phase.ANSWERING
-            self._paused = True
-            self._wire.pause()
-            reader.wait.addErrback(self._content_failed)
-            reader.wait.addCallback(self._content_wanted)
 
-    def _content_failed(self, failure: Failure) -> None:
-        reader = self._reader
-        if reader is not None:
-            reader.fault = self._failed(failure)
+    def _await_write(self, write: Deferred[None], reader: ContentReader, then: Callable[[ContentReader], None]) -> None:
+        """Read no more until the content's buffer has taken what it has; it is handed on only when it has all of it."""
+        self._phase = Phase.ANSWERING
+        self._paused = True
+        self._wire.pause()
+        write.addErrback(self._write_failed, reader)
+        write.addCallback(self._written, reader, then)
 
-    def _content_wanted(self, _: None) -> None:
+    def _write_failed(self, failure: Failure, reader: ContentReader) -> None:
+        if failure.check(Refused):
+            reader.fail(failure.value.reply)
+        else:
+            self.log.failure("content of {peer.address} could not be written", failure=failure, peer=self._peer)
+            reader.fail(INSUFFICIENT_STORAGE)
+
+    def _written(self, _: None, reader: ContentReader, then: Callable[[ContentReader], None]) -> None:
         if self._phase is Phase.ANSWERING:
             self._phase = Phase.CONTENT
+            then(reader)
             self._go_on()
 
     def _end_of_content(self, reader: ContentReader) -> None:
@@ -502,6 +532,10 @@ class ServerSession:
         self._reader = None
         self._envelope = None
         self._submitter = None
+
+
+def _read_on(reader: ContentReader) -> None:
+    """The content goes on."""
 
 
 def _decode(response: bytes) -> bytes:

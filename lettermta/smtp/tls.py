@@ -7,6 +7,7 @@ else the first. Sessions and tickets are off: with ECDSA keys they save little, 
 from __future__ import annotations
 
 import datetime
+import ipaddress
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
+
+from lettermta.smtp.grammar import address_literal
 
 MINIMUM = {"TLSv1.2": SSL.TLS1_2_VERSION, "TLSv1.3": SSL.TLS1_3_VERSION}
 
@@ -76,6 +79,8 @@ def _context(pair: CertificatePair, minimum: int, ciphers: str | None) -> SSL.Co
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
     if ciphers:
         context.set_cipher_list(ciphers.encode())
+    # Without a callback OpenSSL asks for the passphrase of an encrypted key on the terminal, and a daemon would wait there for ever.
+    context.set_passwd_cb(lambda *_: b"")
     try:
         context.use_certificate_chain_file(str(pair.certificate))
     except SSL.Error as error:
@@ -120,7 +125,7 @@ def self_signed(directory: Path, hostname: str) -> CertificatePair:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(days=1))
         .not_valid_after(now + datetime.timedelta(days=3650))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(hostname)]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([_alternative_name(hostname)]), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )
@@ -128,6 +133,12 @@ def self_signed(directory: Path, hostname: str) -> CertificatePair:
     _write_private(pair.private_key, private)
     _write_private(pair.certificate, certificate.public_bytes(serialization.Encoding.PEM))
     return pair
+
+
+def _alternative_name(hostname: str) -> x509.GeneralName:
+    """A host name, or the address of a literal like ``[192.0.2.1]`` (RFC 5321 section 4.1.3), as certificates have it."""
+    address = address_literal(hostname)
+    return x509.DNSName(hostname) if address is None else x509.IPAddress(ipaddress.ip_address(address))
 
 
 def _write_private(path: Path, data: bytes) -> None:

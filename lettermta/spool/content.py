@@ -7,12 +7,13 @@ a file that no row names is an orphan, and removed at the next start.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, DeferredLock, succeed
 from zope.interface import implementer
 
 from lettermta.interfaces import IContent, IStoredContent
@@ -64,7 +65,10 @@ def sync_directory(directory: Path) -> None:
 
 @implementer(IContent)
 class SpoolContent:
-    """A new message's content: in memory at first, in a file once it has become large."""
+    """A new message's content: in memory at first, in a file once it has become large.
+
+    What is done to the file takes its turn: the end of the content may come while a thread is still writing what came before.
+    """
 
     def __init__(self, files: BodyFiles, threaded: Threaded) -> None:
         self._files = files
@@ -72,45 +76,47 @@ class SpoolContent:
         self._pieces: list[bytes] = []
         self._pending = 0
         self._front: bytes | None = None
-        self._writing: Deferred[None] | None = None
+        self._turn: DeferredLock | None = None
         self._descriptor: int | None = None
         self.size = 0
         self.file: str | None = None
 
     def write(self, data: bytes) -> Deferred[None] | None:
-        """See IContent."""
+        """See IContent. Raises Refused when the header block is larger than :data:`SPILL`."""
         self._pieces.append(data)
         self.size += len(data)
         self._pending += len(data)
         if self.file is None:
-            if self.size <= SPILL:
+            if self.size <= SPILL or not self._spill():
                 return None
-            self._spill()
         if self._pending < PIECE:
             return None
-        return self._write_out()
+        pieces, self._pieces, self._pending = self._pieces, [], 0
+        return self._in_turn(self._append, self.file, pieces)
 
-    def _spill(self) -> None:
-        """Split off the header block, and send everything behind it to a file from now on."""
-        data = b"".join(self._pieces)
-        head, body = _split(data)
-        if body is None:
+    def _spill(self) -> bool:
+        """Split off the header block, and send everything behind it to a file from now on; False while its end may just be coming."""
+        head, body = _split(b"".join(self._pieces))
+        if (len(head) if body is not None else self.size - 1) > SPILL:
             self.discard()
             raise Refused(Reply(552, "5.3.4", f"Header block larger than {SPILL} octets"))
+        if body is None:
+            return False
         self._front = head
         self._pieces = [body]
         self._pending = len(body)
         self.file = new_id()
+        self._turn = DeferredLock()
+        return True
 
-    def _write_out(self) -> Deferred[None]:
-        pieces, self._pieces, self._pending = self._pieces, [], 0
-        self._writing = self._threaded(self._append, pieces)
-        return self._writing
+    def _in_turn(self, function: Callable[..., None], *arguments: object) -> Deferred[None]:
+        """Run in a thread what is next to be done to the file."""
+        assert self._turn is not None
+        return self._turn.run(self._threaded, function, *arguments)
 
-    def _append(self, pieces: list[bytes]) -> None:
+    def _append(self, name: str, pieces: list[bytes]) -> None:
         if self._descriptor is None:
-            assert self.file is not None
-            self._descriptor = os.open(self._files.path(self.file), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+            self._descriptor = os.open(self._files.path(name), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         rest = memoryview(b"".join(pieces))
         while rest:
             rest = rest[os.write(self._descriptor, rest) :]
@@ -136,39 +142,32 @@ class SpoolContent:
         """Make a body file durable, with its name; fires at once when there is none."""
         if self.file is None:
             return succeed(None)
-        return self._threaded(self._finish, self._pieces)
+        pieces, self._pieces = self._pieces, []
+        return self._in_turn(self._finish, self.file, pieces, self.body_size())
 
-    def _finish(self, pieces: list[bytes]) -> None:
-        assert self.file is not None
-        self._append(pieces)
+    def _finish(self, name: str, pieces: list[bytes], size: int) -> None:
+        self._append(name, pieces)
         assert self._descriptor is not None
         descriptor, self._descriptor = self._descriptor, None
         try:
+            if os.fstat(descriptor).st_size != size:
+                raise OSError(errno.EIO, "an earlier piece of the body was not written")
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        sync_directory(self._files.path(self.file).parent)
+        sync_directory(self._files.path(name).parent)
 
     def discard(self) -> None:
         """See IContent."""
         self._pieces = []
-        if self.file is None:
-            return
-        name, self.file = self.file, None
-        if self._writing is None or self._writing.called:
-            self._remove_later(None, name)
-        else:
-            # A thread is writing: the descriptor must not be closed under it.
-            self._writing.addBoth(self._remove_later, name)
-
-    def _remove_later(self, result: object, name: str) -> object:
-        self._threaded(self._remove, name).addErrback(lambda _: None)
-        return result
+        if self.file is not None:
+            name, self.file = self.file, None
+            self._in_turn(self._remove, name).addErrback(lambda _: None)  # what stays is an orphan for the next start
 
     def _remove(self, name: str) -> None:
         if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+            descriptor, self._descriptor = self._descriptor, None
+            os.close(descriptor)
         self._files.remove(name)
 
 

@@ -15,7 +15,7 @@ from lettermta import event
 from lettermta.accounts.model import Project, Route
 from lettermta.event import Event
 from lettermta.interfaces import IContent
-from lettermta.message import Envelope, Message, Refused, Reply, new_id
+from lettermta.message import Envelope, Message, Refused, Reply, domain_of, new_id
 from lettermta.submission.control import MetadataBounds, is_control, read_control
 from lettermta.submission.header import Field, mailboxes, split_fields
 
@@ -70,7 +70,7 @@ def compose(
             "route": route.slug,
         }
     )
-    recipients = tuple(dict.fromkeys(envelope.recipients))
+    recipients = _distinct(envelope.recipients)
     message = Message(
         id=identifier,
         project_id=project.id,
@@ -94,11 +94,20 @@ def compose(
     return message, created
 
 
+def _distinct(addresses: Sequence[str]) -> tuple[str, ...]:
+    """Each mailbox once, as it was first written: domains are compared without case, local parts as they stand (RFC 5321 section 2.4)."""
+    first: dict[tuple[str, str], str] = {}
+    for address in addresses:
+        first.setdefault((address.rpartition("@")[0], domain_of(address)), address)
+    return tuple(first.values())
+
+
 def received(envelope: Envelope, identifier: str, hostname: str, moment: float) -> bytes:
     """The Received field (RFC 5321 section 4.4; the keyword behind ``with`` by RFC 3848)."""
     peer = envelope.peer
     address = f"IPv6:{peer.address}" if ":" in peer.address else peer.address
-    protocol = ("ESMTP" if peer.esmtp else "SMTP") + ("S" if peer.tls else "") + ("A" if peer.login else "")
+    # There are no keywords for TLS or a login behind HELO.
+    protocol = "ESMTP" + ("S" if peer.tls else "") + ("A" if peer.login else "") if peer.esmtp else "SMTP"
     tls = f" ({peer.tls})" if peer.tls else ""
     return (
         f"Received: from {peer.helo} ([{address}])\r\n\tby {hostname} with {protocol}{tls}\r\n\tid {identifier}; {_date(int(moment))}\r\n"
@@ -128,7 +137,7 @@ def _addresses(fields: Sequence[Field], recipients: Sequence[str]) -> dict[str, 
     texts: dict[str, list[str]] = {"from": [], "to": [], "cc": [], "reply-to": []}
     for field in fields:
         if field.key in texts:
-            texts[field.key].append(field.text)
+            texts[field.key].append(field.unfolded)
     sender = next(iter(mailboxes(texts["from"])), ("", ""))
     to = [address for _, address in mailboxes(texts["to"])]
     cc = [address for _, address in mailboxes(texts["cc"])]

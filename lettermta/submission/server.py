@@ -75,11 +75,11 @@ class SubmissionServer:
         address = ipaddress.ip_address(peer.address)
         if not any(address in network for network in self._listener.trusted_networks):
             return None
-        project = self._directory.project_by_slug(self._listener.trusted_project)
-        if project is None:
-            self.log.warn(
-                "{peer.address} is in a trusted network, but there is no project {slug}", peer=peer, slug=self._listener.trusted_project
-            )
+        slug = self._listener.trusted_project
+        project = self._directory.project_by_slug(slug)
+        if project is None or not project.smtp:
+            fault = "there is no such project" if project is None else "its SMTP is switched off"
+            self.log.warn("{peer.address} is in a network trusted for project {slug}, but {fault}", peer=peer, slug=slug, fault=fault)
             return None
         return Submitter(self._rules, self._directory, self._spool, project.id, None)
 
@@ -124,8 +124,8 @@ class Submitter:
             if fault is not None:
                 raise Refused(NO_LONGER_VALID, fault)
         project = self._directory.project(self._project_id)
-        if project is None:
-            raise Refused(NO_LONGER_VALID, "the project is gone")
+        if project is None or not project.smtp:
+            raise Refused(NO_LONGER_VALID, "the project is gone" if project is None else f"SMTP is switched off for project {project.slug}")
         return project
 
     def submit(self, envelope: Envelope, content: IContent) -> Deferred[Reply]:
