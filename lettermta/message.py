@@ -110,6 +110,61 @@ class Peer:
     """The mechanism that logged the session in, or None."""
 
 
+class BodyType(enum.StrEnum):
+    """What the content's octets may be (RFC 6152, RFC 3030)."""
+
+    SEVEN_BIT = "7BIT"
+    EIGHT_BIT = "8BITMIME"
+    BINARY = "BINARYMIME"
+
+
+class Notify(enum.StrEnum):
+    """When the sender wants to hear of a recipient (RFC 3461 section 4.1)."""
+
+    NEVER = "NEVER"
+    SUCCESS = "SUCCESS"
+    FAILURE = "FAILURE"
+    DELAY = "DELAY"
+
+
+@frozen
+class DeliverBy:
+    """Until when a message is of use (RFC 2852): ``until`` in wall-clock seconds; ``bounce``: end it then, else only tell the sender."""
+
+    until: float
+    bounce: bool
+    trace: bool = False
+
+
+@frozen
+class Options:
+    """What MAIL's parameters ask for, kept with the message to its end."""
+
+    body: BodyType = BodyType.SEVEN_BIT
+    smtputf8: bool = False
+    """The header or the addresses are in UTF-8 (RFC 6531)."""
+    ret: str | None = None
+    """FULL or HDRS: what of the message a report returns (RFC 3461 section 4.3)."""
+    envid: str | None = None
+    """The sender's name for the envelope, xtext decoded (RFC 3461 section 4.4)."""
+    require_tls: bool = False
+    """Never without verified TLS (RFC 8689)."""
+    deliver_by: DeliverBy | None = None
+    priority: int = 0
+    """-9 to 9, higher is sooner (RFC 6710)."""
+
+
+@frozen
+class Recipient:
+    """An address with what RCPT's parameters ask for (RFC 3461 sections 4.1 and 4.2)."""
+
+    address: str
+    notify: frozenset[Notify] | None = None
+    """None: as the server sees fit, which is FAILURE and DELAY."""
+    orcpt: str | None = None
+    """The original recipient as ``type;address``, xtext decoded."""
+
+
 @define
 class Envelope:
     """One transaction as the client declared it: filled by MAIL and RCPT, read by submission (RFC 5321 section 2.3.1)."""

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.task import deferLater
 from twisted.logger import ILogObserver, Logger
@@ -59,11 +60,18 @@ class Options(usage.Options):
         """Read the configuration; every fault in it ends the program with all of them told."""
         try:
             self["settings"] = load(self["config"])
-            self["hooks"] = [(dotted, load_hook(dotted)) for dotted in self["settings"].events.hooks]
         except ConfigError as error:
             _end(f"The configuration has faults:\n{error}", os.EX_CONFIG)
-        except HookError as error:
-            _end(f"{self['config']}: [events] hooks: {error}", os.EX_CONFIG)
+        hooks: list[tuple[str, IEventHook]] = []
+        faults: list[str] = []
+        for dotted in self["settings"].events.hooks:
+            try:
+                hooks.append((dotted, load_hook(dotted)))
+            except HookError as error:
+                faults.append(f"{self['config']}: [events] hooks: {error}")
+        if faults:
+            _end("\n".join(faults), os.EX_CONFIG)
+        self["hooks"] = hooks
 
 
 def makeService(options: Options) -> Lettermta:
@@ -119,13 +127,16 @@ class Lettermta(Service):
             self._directory = Directory(config.mta.state_dir)
             self._spool = Spool(config.mta.state_dir / "spool" / "0", self._reactor)
             self._spool.open()
-        except (AccountError, SpoolVersionError, SpoolInUse) as error:
+        except (AccountError, SpoolVersionError, SpoolInUse, TLSFault) as error:
             _end(f"lettermta can't start: {error}", os.EX_UNAVAILABLE)
         except OSError as error:
             _end(_state_fault(config, error), os.EX_CANTCREAT)
+        try:
+            self._control = control.listen(self._reactor, config.mta.state_dir, self._spool)
+        except CannotListenError as error:
+            _end(f"lettermta can't open its control socket {error.port}: {error.socketError}", os.EX_CANTCREAT)
         self._dispatcher = Dispatcher(self._spool, self._sinks(), self._reactor)
         self._scheduler = self._make_scheduler()
-        self._control = control.listen(self._reactor, config.mta.state_dir, self._spool)
         Deferred.fromCoroutine(self._start()).addErrback(self._start_failed)
 
     def _prepare_state(self, config: Config) -> None:

@@ -1,1 +1,1 @@
-"""The control plane: projects, routes and tokens, which submission, delivery and events read and ``lettermta-admin`` changes."""
+"""The control plane: projects, routes, tokens and domains, which submission, delivery and events read and ``lettermta-admin`` changes."""

@@ -8,6 +8,7 @@ can't be read at that moment, the last good state goes on to answer and the log 
 from __future__ import annotations
 
 import sqlite3
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -30,6 +31,8 @@ class _Snapshot:
     routes: dict[str, Route] = Factory(dict)
     route_slugs: dict[tuple[str, str], Route] = Factory(dict)
     defaults: dict[str, Route] = Factory(dict)
+    domains: dict[str, frozenset[str]] = Factory(dict)
+    """The names by the project's id; a project without domains may be missing."""
     tokens: dict[str, Token] = Factory(dict)
     digests: dict[bytes, Token] = Factory(dict)
     sealed: list[tuple[Token, bytes | None]] = Factory(list)
@@ -101,6 +104,10 @@ class Directory:
     def default_route(self, project_id: str) -> Route | None:
         """The project's default route; None only when there is no such project."""
         return self._current().defaults.get(project_id)
+
+    def domains(self, project_id: str) -> frozenset[str]:
+        """The names of the project's domains, as :func:`lettermta.accounts.rules.domain_name` writes them; empty without such a project."""
+        return self._current().domains.get(project_id, frozenset())
 
     def token(self, token_id: str) -> Token | None:
         """The token of that id, live or revoked."""
@@ -174,6 +181,10 @@ def _read(connection: sqlite3.Connection, vault: Vault) -> _Snapshot:
             snapshot.add_route(records.route_of(row, vault))
         for row in connection.execute(records.TOKENS):
             snapshot.add_token(records.token_of(row), row[6], row[7])
+        names: defaultdict[str, set[str]] = defaultdict(set)
+        for domain in map(records.domain_of, connection.execute(records.DOMAINS)):
+            names[domain.project_id].add(domain.name)
+        snapshot.domains = {project_id: frozenset(of_project) for project_id, of_project in names.items()}
     except (Unsealable, ValueError) as fault:
         raise StorageUnusable(f"{DATABASE} is damaged: {fault}") from fault
     finally:

@@ -13,7 +13,7 @@ class AccountError(Exception):
 
 
 class NoSuchAccount(AccountError):
-    """There is no project, route or token of that name."""
+    """There is no project, route, token or domain of that name."""
 
 
 class AccountExists(AccountError):

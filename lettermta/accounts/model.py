@@ -1,4 +1,4 @@
-"""Projects, routes and tokens as data: what submission and delivery ask the accounts for.
+"""Projects, routes, tokens and domains as data: what submission and delivery ask the accounts for.
 
 Nothing here does any I/O, and what is here has passed :mod:`lettermta.accounts.rules`. Times are wall-clock seconds since the epoch,
 sizes are octets. No secret shows in a ``repr``.
@@ -39,9 +39,20 @@ class SmarthostTLS(enum.StrEnum):
     IMPLICIT = "implicit"
 
 
+class ReceivedField(enum.StrEnum):
+    """What the Received field that submission adds to a route's mail tells (RFC 5321 section 4.4).
+
+    All there is to tell; all but the client's address and the name it gave in EHLO; or there is none.
+    """
+
+    FULL = "full"
+    ANONYMOUS = "anonymous"
+    NONE = "none"
+
+
 @frozen
 class Project:
-    """Owns tokens and routes. ``message_size`` and ``recipients`` are None where the daemon's own limits hold."""
+    """Owns tokens, routes and domains. ``message_size`` and ``recipients`` are None where the daemon's own limits hold."""
 
     id: str
     slug: str
@@ -50,6 +61,8 @@ class Project:
     message_size: int | None
     recipients: int | None
     created: float
+    check_sender: bool = False
+    """Whether its mail has to come from one of its domains: both the address of MAIL FROM and those of the header's From."""
 
 
 @frozen
@@ -76,6 +89,9 @@ class Route:
     smarthost: Smarthost | None
     default: bool
     created: float
+    received: ReceivedField = ReceivedField.FULL
+    mint_message_id: bool = False
+    """Whether its mail gets a Message-ID of ours in the place of the caller's one."""
 
 
 @frozen
@@ -90,3 +106,14 @@ class Token:
     """When it was revoked, or None while it is live."""
     hint: str | None
     """The value's first characters, like ``lm_ab…``; None where the value is so short that they would give it away."""
+
+
+@frozen
+class Domain:
+    """A domain that a project sends from. It doesn't cover its sub-domains: each one that mail comes from is listed by itself."""
+
+    id: str
+    project_id: str
+    name: str
+    """In lower case, each label as an A-label where it isn't ASCII (RFC 5890 section 2.3.2.1), without a dot at the end."""
+    created: float

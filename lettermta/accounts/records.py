@@ -4,49 +4,72 @@ from __future__ import annotations
 
 from typing import Any
 
-from lettermta.accounts.model import Project, Route, RouteKind, Smarthost, SmarthostTLS, Token, TransportKind
+from lettermta.accounts.model import Domain, Project, ReceivedField, Route, RouteKind, Smarthost, SmarthostTLS, Token, TransportKind
 from lettermta.accounts.vault import Vault, smarthost_owner
 
-PROJECTS = "SELECT id, slug, smtp, message_size, recipients, created FROM project"
+PROJECTS = "SELECT id, slug, smtp, message_size, recipients, created, check_sender FROM project"
 ROUTES = (
     "SELECT id, project_id, slug, kind, transport, smarthost_host, smarthost_port, smarthost_tls, smarthost_username, "
-    "smarthost_password, is_default, created FROM route"
+    "smarthost_password, is_default, created, received, mint_message_id FROM route"
 )
 TOKENS = "SELECT id, project_id, name, created, revoked, hint, digest, secret FROM token"
+DOMAINS = "SELECT id, project_id, name, created FROM domain"
 
-INSERT_PROJECT = "INSERT INTO project (id, slug, smtp, message_size, recipients, created) VALUES (?, ?, ?, ?, ?, ?)"
+INSERT_PROJECT = "INSERT INTO project (id, slug, smtp, message_size, recipients, check_sender, created) VALUES (?, ?, ?, ?, ?, ?, ?)"
+UPDATE_PROJECT = "UPDATE project SET smtp = ?, message_size = ?, recipients = ?, check_sender = ? WHERE id = ?"
 INSERT_ROUTE = (
     "INSERT INTO route (id, project_id, slug, kind, transport, smarthost_host, smarthost_port, smarthost_tls, smarthost_username, "
-    "smarthost_password, is_default, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "smarthost_password, is_default, received, mint_message_id, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 UPDATE_ROUTE = (
     "UPDATE route SET kind = ?, transport = ?, smarthost_host = ?, smarthost_port = ?, smarthost_tls = ?, smarthost_username = ?, "
-    "smarthost_password = ?, is_default = ? WHERE id = ?"
+    "smarthost_password = ?, is_default = ?, received = ?, mint_message_id = ? WHERE id = ?"
 )
 INSERT_TOKEN = "INSERT INTO token (id, project_id, name, created, revoked, hint, digest, secret) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S105
+INSERT_DOMAIN = "INSERT INTO domain (id, project_id, name, created) VALUES (?, ?, ?, ?)"
 
 Row = tuple[Any, ...]
 
 
 def project_of(row: Row) -> Project:
     """The project in a row of :data:`PROJECTS`."""
-    identifier, slug, smtp, message_size, recipients, created = row
-    return Project(identifier, slug, bool(smtp), message_size, recipients, created)
+    identifier, slug, smtp, message_size, recipients, created, check_sender = row
+    return Project(identifier, slug, bool(smtp), message_size, recipients, created, bool(check_sender))
 
 
 def project_row(project: Project) -> Row:
     """The values of :data:`INSERT_PROJECT`."""
-    return (project.id, project.slug, int(project.smtp), project.message_size, project.recipients, project.created)
+    return (project.id, project.slug, *_project_settings(project), project.created)
+
+
+def project_changes(project: Project) -> Row:
+    """The values of :data:`UPDATE_PROJECT`."""
+    return (*_project_settings(project), project.id)
+
+
+def _project_settings(project: Project) -> Row:
+    return (int(project.smtp), project.message_size, project.recipients, int(project.check_sender))
 
 
 def route_of(row: Row, vault: Vault) -> Route:
-    """The route in a row of :data:`ROUTES`; raises Unsealable when its smarthost's password doesn't open."""
-    identifier, project_id, slug, kind, transport, host, port, tls, username, sealed, default, created = row
+    """The route in a row of :data:`ROUTES`; raises Unsealable when its smarthost's password doesn't open, ValueError for unknown words."""
+    identifier, project_id, slug, kind, transport, host, port, tls, username, sealed, default, created, received, mint = row
     smarthost = None
     if host is not None:
         password = None if sealed is None else vault.unseal(sealed, smarthost_owner(identifier))
         smarthost = Smarthost(host, port, SmarthostTLS(tls), username, password)
-    return Route(identifier, project_id, slug, RouteKind(kind), TransportKind(transport), smarthost, bool(default), created)
+    return Route(
+        identifier,
+        project_id,
+        slug,
+        RouteKind(kind),
+        TransportKind(transport),
+        smarthost,
+        bool(default),
+        created,
+        ReceivedField(received),
+        bool(mint),
+    )
 
 
 def route_row(route: Route, vault: Vault) -> Row:
@@ -65,7 +88,7 @@ def _route_settings(route: Route, vault: Vault) -> Row:
         host = route.smarthost
         sealed = None if host.password is None else vault.seal(host.password, smarthost_owner(route.id))
         smarthost = (host.host, host.port, host.tls.value, host.username, sealed)
-    return (route.kind.value, route.transport.value, *smarthost, int(route.default))
+    return (route.kind.value, route.transport.value, *smarthost, int(route.default), route.received.value, int(route.mint_message_id))
 
 
 def token_of(row: Row) -> Token:
@@ -76,3 +99,13 @@ def token_of(row: Row) -> Token:
 def token_row(token: Token, digest: bytes, sealed: bytes) -> Row:
     """The values of :data:`INSERT_TOKEN`."""
     return (token.id, token.project_id, token.name, token.created, token.revoked, token.hint, digest, sealed)
+
+
+def domain_of(row: Row) -> Domain:
+    """The domain in a row of :data:`DOMAINS`."""
+    return Domain(*row)
+
+
+def domain_row(domain: Domain) -> Row:
+    """The values of :data:`INSERT_DOMAIN`."""
+    return (domain.id, domain.project_id, domain.name, domain.created)

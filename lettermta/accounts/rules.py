@@ -1,4 +1,4 @@
-"""What projects, routes and tokens may be.
+"""What projects, routes, tokens and domains may be.
 
 Each check raises InvalidAccount with a text that names the value and the rule; none quotes a secret.
 """
@@ -10,11 +10,15 @@ import re
 import secrets
 import string
 
+import idna
+
 from lettermta.accounts.errors import InvalidAccount
 from lettermta.accounts.model import Project, Route, Smarthost, TransportKind
 
 _SLUG = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _HOST = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?")
+_LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)")
+_LONGEST_DOMAIN = 253
 _TOKEN = re.compile(r"[!-~]{1,255}")
 _LETTERS = string.ascii_letters + string.digits
 _TOKEN_LETTERS = 43
@@ -80,6 +84,27 @@ def check_token(value: str) -> None:
     """A token's value is 1 to 255 printable ASCII characters without blanks: what each mechanism and each client carries unharmed."""
     if _TOKEN.fullmatch(value) is None:
         raise InvalidAccount("a token is 1 to 255 printable ASCII characters without blanks; the one given is not")
+
+
+def domain_name(text: str) -> str:
+    """A domain as it is stored and compared: in lower case, each label in ASCII (as an A-label where it has to be), no dot at the end.
+
+    It has to be a Domain of RFC 5321 section 4.1.2, so neither an underscore nor an address will do. What isn't ASCII is mapped by UTS 46
+    and encoded by IDNA 2008 (RFC 5891 section 5). Labels in ASCII stay what they are, also ``xn--`` ones that IDNA 2008 wouldn't make:
+    there is mail from such domains.
+    """
+    if len(text) > _LONGEST_DOMAIN + 1:
+        raise InvalidAccount(f"a domain has at most {_LONGEST_DOMAIN} characters (RFC 1035 section 2.3.4); the one given has {len(text)}")
+    try:
+        mapped = text.lower() if text.isascii() else idna.uts46_remap(text, std3_rules=False)
+        labels = mapped.removesuffix(".").split(".")
+        labels = [label if label.isascii() else idna.alabel(label).decode("ascii") for label in labels]
+    except idna.IDNAError as fault:
+        raise InvalidAccount(f"{text!r} is not a domain by IDNA 2008 (if it is in use, give its A-labels, xn--…): {fault}") from None
+    name = ".".join(labels)
+    if len(name) > _LONGEST_DOMAIN or not all(map(_LABEL.fullmatch, labels)) or labels[-1].isdecimal():
+        raise InvalidAccount(f"{text!r} is not a domain: labels of letters, digits and hyphens, with dots between them, like example.com")
+    return name
 
 
 def new_token() -> str:

@@ -38,7 +38,16 @@ _FIRST = (
     "CREATE INDEX token_project ON token (project_id)",
 )
 
-STEPS: tuple[tuple[str, ...], ...] = (_FIRST,)
+_SECOND = (
+    "ALTER TABLE project ADD COLUMN check_sender INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE route ADD COLUMN received TEXT NOT NULL DEFAULT 'full'",
+    "ALTER TABLE route ADD COLUMN mint_message_id INTEGER NOT NULL DEFAULT 0",
+    """CREATE TABLE domain (
+        id TEXT NOT NULL PRIMARY KEY, project_id TEXT NOT NULL REFERENCES project ON DELETE CASCADE, name TEXT NOT NULL,
+        created REAL NOT NULL, UNIQUE (project_id, name))""",
+)
+
+STEPS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND)
 """The statements that lead from each version to the next one."""
 
 VERSION = len(STEPS)

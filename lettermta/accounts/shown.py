@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lettermta.accounts.model import Project, Route, Token
+from lettermta.accounts.model import Domain, Project, Route, Token
 from lettermta.event import timestamp
 
 Shown = Mapping[str, object]
@@ -19,6 +19,7 @@ def shown_project(project: Project) -> Shown:
         "smtp": project.smtp,
         "message_size": project.message_size,
         "recipients": project.recipients,
+        "check_sender": project.check_sender,
         "created": timestamp(project.created),
     }
 
@@ -35,6 +36,8 @@ def shown_route(route: Route, project_slug: str) -> Shown:
         "transport": route.transport.value,
         "smarthost": host and {"host": host.host, "port": host.port, "tls": host.tls.value, "username": host.username},
         "default": route.default,
+        "received": route.received.value,
+        "mint_message_id": route.mint_message_id,
         "created": timestamp(route.created),
     }
 
@@ -49,4 +52,15 @@ def shown_token(token: Token, project_slug: str) -> Shown:
         "hint": token.hint,
         "created": timestamp(token.created),
         "revoked": None if token.revoked is None else timestamp(token.revoked),
+    }
+
+
+def shown_domain(domain: Domain, project_slug: str) -> Shown:
+    """A domain."""
+    return {
+        "id": domain.id,
+        "project": project_slug,
+        "project_id": domain.project_id,
+        "domain": domain.name,
+        "created": timestamp(domain.created),
     }

@@ -16,7 +16,7 @@ from attrs import evolve
 
 from lettermta.accounts import records, rules
 from lettermta.accounts.errors import AccountExists, InvalidAccount, NoSuchAccount, StorageUnusable, storage_faults
-from lettermta.accounts.model import OUTGOING, Project, Route, RouteKind, Smarthost, Token, TransportKind
+from lettermta.accounts.model import OUTGOING, Domain, Project, ReceivedField, Route, RouteKind, Smarthost, Token, TransportKind
 from lettermta.accounts.schema import DATABASE, open_database
 from lettermta.accounts.vault import Unsealable, token_owner
 from lettermta.message import new_id
@@ -43,10 +43,18 @@ class AccountStore:
         """Let go of the files."""
         self._db.close()
 
-    def create_project(self, slug: str, *, smtp: bool = True, message_size: int | None = None, recipients: int | None = None) -> Project:
+    def create_project(
+        self,
+        slug: str,
+        *,
+        smtp: bool = True,
+        message_size: int | None = None,
+        recipients: int | None = None,
+        check_sender: bool = False,
+    ) -> Project:
         """A new project with its default route ``outgoing`` (transactional, by MX)."""
         now = time.time()
-        project = Project(new_id(), slug, smtp, message_size, recipients, now)
+        project = Project(new_id(), slug, smtp, message_size, recipients, now, check_sender)
         rules.check_project(project)
         route = Route(new_id(), project.id, OUTGOING, RouteKind.TRANSACTIONAL, TransportKind.MX, None, True, now)
         with self._transaction():
@@ -73,19 +81,16 @@ class AccountStore:
         raise NoSuchAccount(f"there is no project of the id {project_id}")
 
     def update_project(self, slug: str, change: Callable[[Project], Project]) -> Project:
-        """Change a project's SMTP switch and limits; its slug and id stay."""
+        """Change a project's SMTP switch, limits and check of senders; its slug and id stay."""
         with self._transaction():
             old = self.project(slug)
             new = evolve(change(old), id=old.id, slug=old.slug, created=old.created)
             rules.check_project(new)
-            self._db.execute(
-                "UPDATE project SET smtp = ?, message_size = ?, recipients = ? WHERE id = ?",
-                (int(new.smtp), new.message_size, new.recipients, new.id),
-            )
+            self._db.execute(records.UPDATE_PROJECT, records.project_changes(new))
         return new
 
     def delete_project(self, slug: str) -> Project:
-        """Remove a project with its routes and tokens."""
+        """Remove a project with its routes, tokens and domains."""
         with self._transaction():
             project = self.project(slug)
             self._db.execute("DELETE FROM project WHERE id = ?", (project.id,))
@@ -100,11 +105,14 @@ class AccountStore:
         transport: TransportKind = TransportKind.MX,
         smarthost: Smarthost | None = None,
         default: bool = False,
+        received: ReceivedField = ReceivedField.FULL,
+        mint_message_id: bool = False,
     ) -> Route:
         """A new route of a project; ``default`` makes it the project's default in the place of the one before."""
         with self._transaction():
             project = self.project(project_slug)
-            route = Route(new_id(), project.id, slug, kind, transport, smarthost, default, time.time())
+            now = time.time()
+            route = Route(new_id(), project.id, slug, kind, transport, smarthost, default, now, received, mint_message_id)
             rules.check_route(route)
             if self._rows(f"{records.ROUTES} WHERE project_id = ? AND slug = ?", project.id, slug):
                 raise AccountExists(f"project {project_slug} has a route {slug} already")
@@ -126,7 +134,7 @@ class AccountStore:
         raise NoSuchAccount(f"project {project_slug} has no route {slug}")
 
     def update_route(self, project_slug: str, slug: str, change: Callable[[Route], Route]) -> Route:
-        """Change a route's kind, transport and smarthost, or make it the default; its slug and ids stay."""
+        """Change a route's settings, or make it the default; its slug and ids stay."""
         with self._transaction():
             old = self.route(project_slug, slug)
             new = evolve(change(old), id=old.id, project_id=old.project_id, slug=old.slug, created=old.created)
@@ -198,6 +206,37 @@ class AccountStore:
             self._db.execute("DELETE FROM token WHERE id = ?", (token.id,))
         return token
 
+    def create_domain(self, project_slug: str, name: str) -> Domain:
+        """A new domain of a project; ``name`` may be in Unicode. Other projects may have it too."""
+        name = rules.domain_name(name)
+        with self._transaction():
+            project = self.project(project_slug)
+            if self._rows(f"{records.DOMAINS} WHERE project_id = ? AND name = ?", project.id, name):
+                raise AccountExists(f"project {project_slug} has the domain {name} already")
+            domain = Domain(new_id(), project.id, name, time.time())
+            self._db.execute(records.INSERT_DOMAIN, records.domain_row(domain))
+        return domain
+
+    def domains(self, project_slug: str) -> Sequence[Domain]:
+        """All domains of a project by name."""
+        project = self.project(project_slug)
+        return [records.domain_of(row) for row in self._rows(f"{records.DOMAINS} WHERE project_id = ? ORDER BY name", project.id)]
+
+    def domain(self, project_slug: str, name: str) -> Domain:
+        """The project's domain of that name, in whatever form; raises NoSuchAccount."""
+        name = rules.domain_name(name)
+        project = self.project(project_slug)
+        for row in self._rows(f"{records.DOMAINS} WHERE project_id = ? AND name = ?", project.id, name):
+            return records.domain_of(row)
+        raise NoSuchAccount(f"project {project_slug} has no domain {name}")
+
+    def delete_domain(self, project_slug: str, name: str) -> Domain:
+        """Remove a domain of a project."""
+        with self._transaction():
+            domain = self.domain(project_slug, name)
+            self._db.execute("DELETE FROM domain WHERE id = ?", (domain.id,))
+        return domain
+
     def _take_default(self, project_id: str) -> None:
         """Leave a project without default route for a moment, so that another one can become it."""
         self._db.execute("UPDATE route SET is_default = 0 WHERE project_id = ?", (project_id,))
@@ -205,7 +244,7 @@ class AccountStore:
     def _route_of(self, row: records.Row) -> Route:
         try:
             return records.route_of(row, self._vault)
-        except Unsealable as fault:
+        except (Unsealable, ValueError) as fault:
             raise StorageUnusable(f"{self._path} is damaged: {fault}") from fault
 
     def _rows(self, query: str, *values: object) -> list[records.Row]:

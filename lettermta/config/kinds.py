@@ -37,6 +37,7 @@ _NUMBER = re.compile(r"\d{1,9}", re.ASCII)
 _LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 _LOOSE_LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_SLUG = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")  # the accounts' rule, which a test holds it to; they are above the configuration
 _MAPPED = IPv6Network("::ffff:0:0/96")
 _WORDS = {"yes": True, "true": True, "on": True, "no": False, "false": False, "off": False}
 
@@ -259,6 +260,12 @@ def _name(text: str) -> str:
     return text
 
 
+def _project(text: str, folder: Path) -> str:
+    if text and not _SLUG.fullmatch(text):
+        raise Wrong(text, "is not a slug (1 to 63 of a-z, 0-9, _ and -, the first one a letter or digit)")
+    return text
+
+
 def _ciphers(text: str) -> str:
     ciphers = ":".join(_items(text))
     if ciphers == MODERN_CIPHERS:
@@ -311,7 +318,7 @@ NAME_SERVERS = several(_name_server, "IP addresses, each maybe with a port: 192.
 USERNAMES = several(str, "user names", least=1)
 HOOKS = several(_dotted, "dotted names like package.module.Class")
 NAME = one(_name, "at most 64 letters, digits, dots, dashes and underscores, a letter or digit first")
-PROJECT: Kind[str] = Kind(lambda text, folder: _name(text) if text else "", "the slug of a project, or nothing")
+PROJECT = Kind(_project, "the slug of a project, or nothing")
 CIPHERS = one(_ciphers, "OpenSSL names of ciphers for TLS 1.2, separated by colons (see openssl ciphers)")
 PATH = Kind(_path, "the path of a folder")
 FILE = optional(Kind(_path, "the path of a file"))

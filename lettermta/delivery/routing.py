@@ -28,7 +28,8 @@ from lettermta.smtp.client import TLSMode
 from lettermta.smtp.client_auth import Credentials
 
 Way = tuple[str, Callable[[], ITransport]]
-"""The key of a destination, and what makes the transport to it."""
+"""The key of a destination, and what makes the transport to it. The key of an MX destination is its domain; no other is without a blank, so
+that nobody can address mail to them."""
 
 
 @define(eq=False)
@@ -53,7 +54,7 @@ class Routing:
         if route.transport is TransportKind.CAPTURE:
             return self._capture()
         if route.transport is TransportKind.DISCARD:
-            return "discard", DiscardTransport
+            return "transport discard", DiscardTransport
         if route.transport is TransportKind.SMARTHOST:
             return self._smarthost(route)
         if self.relayhost is not None:
@@ -61,7 +62,7 @@ class Routing:
         return lane.domain, lambda: MXTransport(self.reactor, lane.domain, self.resolver, self.settings)
 
     def _capture(self) -> Way:
-        return "capture", lambda: CaptureTransport(self.capture_dir, self.reactor)
+        return "transport capture", lambda: CaptureTransport(self.capture_dir, self.reactor)
 
     def _relayhost(self, relayhost: HostPort) -> Way:
         return f"relayhost {relayhost}", lambda: SmarthostTransport(

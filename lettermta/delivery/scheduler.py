@@ -34,6 +34,8 @@ STOP_SECONDS = 10.0
 """How long attempts under way may take to finish when the daemon stops."""
 RECORD_AGAIN_SECONDS = 5.0
 """When what an attempt came to could not be stored, it is tried again after this."""
+LOOK_AGAIN_SECONDS = 5.0
+"""While something is in hand, the spool can't say when the rest of a lane is due: it is looked for after this."""
 
 
 @implementer(ISpoolListener)
@@ -55,10 +57,14 @@ class Scheduler:
         self._destinations: dict[str, Destination] = {}
         self._hungry: OrderedDict[Lane, None] = OrderedDict()
         self._hand = 0
+        self._asked = 0
+        """How many lanes the spool has been asked for and has not answered yet."""
+        self._feeding = False
+        self._most_destinations = 2 * MAX_CHANNELS
         self._due: list[tuple[float, str, str]] = []
         self._next_due: dict[Lane, float] = {}
         self._wake: IDelayedCall | None = None
-        self._unrecorded: set[IDelayedCall] = set()
+        self._unrecorded: dict[IDelayedCall, Callable[[], None]] = {}
         self._stopping = False
 
     def start(self) -> Deferred[None]:
@@ -71,14 +77,17 @@ class Scheduler:
             self._expect(lane, due)
 
     def stop(self) -> Deferred[object]:
-        """Begin no more attempts; fires when those under way are recorded, or after a bound."""
+        """Begin no more attempts; fires when those under way are through, or after a bound. What came of them is durable when the spool
+        has been closed.
+        """
         self._stopping = True
         if self._wake is not None:
             self._wake.cancel()
             self._wake = None
-        for call in self._unrecorded:
+        for call, again in list(self._unrecorded.items()):
             call.cancel()
-        finished = gatherResults([destination.stop() for destination in self._destinations.values()])
+            again()  # a last try
+        finished = gatherResults([destination.stop() for destination in self._destinations.values()], consumeErrors=True)
         return finished.addTimeout(STOP_SECONDS, self._clock).addErrback(lambda _: None)
 
     # -- taking in
@@ -115,6 +124,9 @@ class Scheduler:
 
     def _serve(self, lane: LaneQueue) -> None:
         key, transport = self._way(lane.lane)
+        if lane.way not in (None, key):
+            # The route was changed while mail waited for its old way.
+            self._destinations[lane.way].withdraw(lane)
         destination = self._destinations.get(key)
         if destination is None:
             self._forget_unused()
@@ -125,9 +137,10 @@ class Scheduler:
 
     def _forget_unused(self) -> None:
         """Keep the destinations in memory to about twice those that are in use."""
-        if len(self._destinations) >= 2 * MAX_CHANNELS:
+        if len(self._destinations) >= self._most_destinations:
             for key in [key for key, destination in self._destinations.items() if destination.unused]:
                 del self._destinations[key]
+            self._most_destinations = 2 * max(len(self._destinations), MAX_CHANNELS)
 
     # -- what waits in the spool
 
@@ -162,42 +175,70 @@ class Scheduler:
 
     def _feed(self) -> None:
         """Ask the spool for what hungry lanes have due, while there is room."""
-        while self._hungry and self._hand < LARGEST_HAND and not self._stopping:
+        if self._feeding:
+            return
+        self._feeding = True
+        # Each answer may bring a whole window.
+        while self._hungry and self._hand + self._asked * WINDOW < LARGEST_HAND and not self._stopping:
             key, _ = self._hungry.popitem(last=False)
             lane = self._lane(key)
-            if lane.asking:
-                continue
-            limit = WINDOW + lane.in_hand
-            lane.ask()
-            self._spool.due(key, self._now(), limit).addCallbacks(self._fed, self._not_fed, (lane, limit), {}, (lane,))
+            if not lane.asking:
+                self._ask_due(lane)
+        self._feeding = False
+
+    def _ask_due(self, lane: LaneQueue) -> None:
+        limit = WINDOW + lane.in_hand
+        lane.ask()
+        self._asked += 1
+        self._spool.due(lane.lane, self._now(), limit).addCallbacks(self._fed, self._not_fed, (lane, limit), {}, (lane,))
 
     def _fed(self, entries: Sequence[QueueEntry], lane: LaneQueue, limit: int) -> None:
+        self._asked -= 1
         before = len(lane)
         found = lane.answered(entries)
         self._hand += len(lane) - before
         if found >= limit:
             lane.more = True
         else:
-            self._spool.next_due(lane.lane).addCallbacks(self._look_later, self._not_asked, (lane.lane,), {}, (lane.lane,))
+            self._ask_next_due(lane)
+        if self._stopping:
+            return
         if len(lane):
             self._serve(lane)
         elif lane.more:
-            # All that was found is under way already: whatever settles next looks again.
+            # Something was stored too late for this answer, or all that was found was settled meanwhile.
             self._hungry[lane.lane] = None
+        self._feed()
         self._tidy(lane)
 
-    def _look_later(self, due: float | None, lane: Lane) -> None:
-        # What is due already is in hand; when it is settled, it says itself when it is due again.
-        if due is not None and due > self._now():
-            self._expect(lane, due)
+    def _ask_next_due(self, lane: LaneQueue) -> None:
+        lane.unsure = False
+        self._spool.next_due(lane.lane).addCallbacks(self._look_later, self._not_asked, (lane.lane,), {}, (lane.lane,))
+
+    def _look_later(self, due: float | None, key: Lane) -> None:
+        if due is None:
+            return
+        lane = self._lane(key)
+        if due > self._now():
+            self._expect(key, due)
+        elif lane.in_hand:
+            # That is one in hand, and it hides when the others are due: ask again behind it.
+            lane.unsure = True
+            # A busy lane is never without any.
+            self._expect(key, self._now() + LOOK_AGAIN_SECONDS)
+        else:
+            self._leave(lane)
+        self._tidy(lane)
 
     def _not_asked(self, failure: Failure, lane: Lane) -> None:
         self.log.failure("the spool could not be asked for {lane.domain}", failure=failure, lane=lane)
         self._expect(lane, self._now() + RECORD_AGAIN_SECONDS)
 
     def _not_fed(self, failure: Failure, lane: LaneQueue) -> None:
+        self._asked -= 1
         lane.answered(())
         self._not_asked(failure, lane.lane)
+        self._feed()
 
     # -- what came of it
 
@@ -235,21 +276,26 @@ class Scheduler:
             self._hungry[lane.lane] = None
         if self._hungry:
             self._feed()
+        if lane.unsure and not lane.in_hand and not lane.asking:
+            self._ask_next_due(lane)
         self._tidy(lane)
 
     def _not_recorded(
         self, failure: Failure, lane: LaneQueue, entry: QueueEntry, outcomes: Sequence[Outcome], events: Sequence[Event]
     ) -> None:
         """The other side has the message, and only we know: keep it in hand, so that nobody sends it again, until it is on record."""
-        self.log.failure("{id}: what came of an attempt could not be stored; trying again", failure=failure, id=entry.id)
+        self.log.failure("{id}: what came of an attempt could not be stored", failure=failure, id=entry.id)
+
+        if self._stopping:
+            return  # its recipients are still waiting in the spool, and will be tried once more after the next start
 
         def again() -> None:
-            self._unrecorded.discard(call)
+            del self._unrecorded[call]
             self._record(lane, entry, outcomes, events)
 
         call = self._clock.callLater(RECORD_AGAIN_SECONDS, again)
-        self._unrecorded.add(call)
+        self._unrecorded[call] = again
 
     def _tidy(self, lane: LaneQueue) -> None:
-        if lane.idle and not lane.offered:
+        if lane.idle and lane.way is None:
             self._lanes.pop(lane.lane, None)

@@ -56,11 +56,14 @@ class ContentReader:
 
     def _take(self, piece: bytes) -> None:
         """Keep a piece that splits no CRLF and no stuffed dot."""
-        if self.fault is not None or not piece:
+        if self.fault is BARE_LINE_END or not piece:
             return
         ends = piece.count(b"\r\n")
         if piece.count(b"\n") != ends or piece.count(b"\r") != ends:
+            # Goes before any other fault, or the reply would depend on how the octets came.
             self.fail(BARE_LINE_END)
+            return
+        if self.fault is not None:
             return
         piece = piece.replace(b"\r\n.", b"\r\n")
         if self._lead:

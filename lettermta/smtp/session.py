@@ -187,7 +187,7 @@ class ServerSession:
         self._flush()
 
     def _begin_overlong(self) -> None:
-        """Refuse a line as soon as it is too long, not when it ends: it may never end. In an exchange, that ends too (RFC 4954 section 4)."""
+        """Refuse a line as soon as it is too long, since it may never end; it ends an exchange, too (RFC 4954 section 4)."""
         reply = TOO_LONG
         if self._phase is Phase.SASL:
             reply = RESPONSE_TOO_LONG
@@ -498,7 +498,7 @@ class ServerSession:
         write.addCallback(self._written, reader, then)
 
     def _write_failed(self, failure: Failure, reader: ContentReader) -> None:
-        if failure.check(Refused):
+        if isinstance(failure.value, Refused):
             reader.fail(failure.value.reply)
         else:
             self.log.failure("content of {peer.address} could not be written", failure=failure, peer=self._peer)

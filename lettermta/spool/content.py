@@ -86,9 +86,8 @@ class SpoolContent:
         self._pieces.append(data)
         self.size += len(data)
         self._pending += len(data)
-        if self.file is None:
-            if self.size <= SPILL or not self._spill():
-                return None
+        if self.file is None and (self.size <= SPILL or not self._spill()):
+            return None
         if self._pending < PIECE:
             return None
         pieces, self._pieces, self._pending = self._pieces, [], 0

@@ -25,7 +25,7 @@ from lettermta.event import Event
 from lettermta.interfaces import IContent, ISpool, ISpoolListener, IStoredContent
 from lettermta.message import FINAL, Lane, Message, Outcome, QueuedRecipient, QueueEntry, State, domain_of
 from lettermta.spool import queries
-from lettermta.spool.content import BodyFiles, FileContent, MemoryContent, SpoolContent
+from lettermta.spool.content import BodyFiles, FileContent, MemoryContent, SpoolContent, sync_directory
 from lettermta.spool.reader import Reader
 from lettermta.spool.schema import connect, migrate
 from lettermta.spool.writer import Unit, Writer
@@ -74,14 +74,36 @@ class Spool:
         self._path = path
         self._writer = Writer(path, _STATEMENTS, reactor.callFromThread, self._committed)
         self._reader = Reader(path, reactor.callFromThread)
+        # A filter that few rows pass reads many: nobody's mail waits for that.
+        self._tools_reader = Reader(path, reactor.callFromThread)
         self._next_message = self._next_recipient = self._next_event = 1
 
     # -- opening and closing
 
     def open(self) -> None:
-        """Take the lock, bring the schema up to date, remove orphans, and start. Blocks: called before the reactor runs."""
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        """Take the lock, bring the schema up to date, remove orphans, and start. Blocks: called before the reactor runs.
+
+        Raises SpoolInUse, SpoolVersionError, OSError, or sqlite3.Error when the database is damaged.
+        """
+        self._make_directory()
         self._take_lock()
+        try:
+            self._prepare()
+        except BaseException:
+            self._closed(None)
+            raise
+        self._writer.start()
+        self._reader.start()
+        self._tools_reader.start()
+
+    def _make_directory(self) -> None:
+        """Make the directory and those above it durably: what is synced in a directory that a power cut takes away is lost too."""
+        missing = [path for path in (self._directory, *self._directory.parents) if not path.exists()]
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for path in missing:
+            sync_directory(path.parent)
+
+    def _prepare(self) -> None:
         self._files.prepare()
         connection = connect(self._path, writable=True)
         try:
@@ -94,16 +116,15 @@ class Spool:
         finally:
             connection.close()
         self._path.chmod(0o600)
-        self._writer.start()
-        self._reader.start()
 
     def _take_lock(self) -> None:
-        self._lock = os.open(self._directory / "lock", os.O_WRONLY | os.O_CREAT, 0o600)
+        lock = os.open(self._directory / "lock", os.O_WRONLY | os.O_CREAT, 0o600)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            os.close(self._lock)
+            os.close(lock)
             raise SpoolInUse(f"{self._directory} is in use by another lettermta") from None
+        self._lock = lock
 
     def _remove_orphans(self, connection: sqlite3.Connection) -> None:
         """A crash between the sync of a body file and the commit of its row leaves a file that no message has."""
@@ -115,7 +136,7 @@ class Spool:
 
     def close(self) -> Deferred[None]:
         """See ISpool."""
-        closed = gatherResults([self._writer.close(), self._reader.close()])
+        closed = gatherResults([self._writer.close(), self._reader.close(), self._tools_reader.close()])
         return closed.addCallback(self._closed)
 
     def _closed(self, _: object) -> None:
@@ -226,16 +247,25 @@ class Spool:
         fresh = self._fresh.get(entry.number)
         if fresh is not None:
             return succeed(fresh)
-        return self._reader.ask(queries.content, entry.number).addCallback(self._loaded, entry)
+        return self._reader.ask(self._stored_content, entry)
 
-    def _loaded(self, row: tuple[bytes, bytes | None, str | None] | None, entry: QueueEntry) -> IStoredContent:
+    def _stored_content(self, connection: sqlite3.Connection, entry: QueueEntry) -> IStoredContent:
+        """In the reader's thread. A body file that is not what was stored is as good as none."""
+        row = queries.content(connection, entry.number)
         if row is None:
             raise LookupError(f"message {entry.id} has no content in the spool")
         head, body, file = row
         if body is not None:
             return MemoryContent(head, body)
         assert file is not None
-        return FileContent(head, self._files.path(file), entry.size - len(head) - 2, self._threaded)
+        path, size = self._files.path(file), entry.size - len(head) - 2
+        try:
+            found = path.stat().st_size
+        except FileNotFoundError:
+            raise LookupError(f"the body file {file} of message {entry.id} is missing") from None
+        if found != size:
+            raise LookupError(f"the body file {file} of message {entry.id} has {found} octets, not {size}")
+        return FileContent(head, path, size, self._threaded)
 
     def record(self, entry: QueueEntry, outcomes: Sequence[Outcome], events: Sequence[Event]) -> Deferred[None]:
         """See ISpool."""
@@ -284,11 +314,11 @@ class Spool:
 
     def query(self, filters: Mapping[str, Any], after: int, limit: int) -> Deferred[Sequence[Mapping[str, Any]]]:
         """See ISpool."""
-        return self._reader.ask(queries.recipients, filters, after, limit)
+        return self._tools_reader.ask(queries.recipients, filters, after, limit)
 
     def message(self, identifier: str) -> Deferred[Mapping[str, Any] | None]:
         """See ISpool."""
-        return self._reader.ask(queries.message, identifier)
+        return self._tools_reader.ask(queries.message, identifier)
 
     # -- the events outbox
 
@@ -305,17 +335,25 @@ class Spool:
         return self._writer.put(Unit(rows=((_CURSOR, ((sink, sequence),)),)))
 
     def trim(self, before: float) -> Deferred[int]:
-        """See ISpool: at most :data:`TRIM_ROWS` of them a call, so that no commit takes long."""
+        """See ISpool: at most :data:`TRIM_ROWS` of them a call, so that no commit takes long. The last event of all is kept: its number
+        tells the next start where to go on.
+        """
 
         def work(connection: sqlite3.Connection) -> int:
-            confirmed = connection.execute("SELECT MIN(sequence) FROM cursor").fetchone()[0]
-            if confirmed is None:
-                confirmed = self._next_event
-            return connection.execute(
-                "DELETE FROM event WHERE sequence IN"
-                " (SELECT sequence FROM event WHERE sequence <= ? AND created < ? ORDER BY sequence LIMIT ?)",
-                (confirmed, before, TRIM_ROWS),
-            ).rowcount
+            bound = connection.execute(
+                "SELECT MIN((SELECT MAX(sequence) FROM event) - 1, COALESCE((SELECT MIN(sequence) FROM cursor), 9223372036854775807))"
+            ).fetchone()[0]
+            # In the order of the outbox up to the first that is to stay, so that what stays is not read each time.
+            old = 0
+            count = 0
+            for sequence, moment in connection.execute(
+                "SELECT sequence, created FROM event WHERE sequence <= ? ORDER BY sequence LIMIT ?", (bound, TRIM_ROWS)
+            ):
+                if moment >= before:
+                    break
+                old, count = sequence, count + 1
+            connection.execute("DELETE FROM event WHERE sequence <= ?", (old,))
+            return count
 
         return self._writer.put(Unit(rows=(), work=work))
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,17 +22,22 @@ T = TypeVar("T")
 
 
 class Program:
-    """A running program and the lines of its output, standard output and error together."""
+    """A running program and the lines of its output, standard output and error together.
 
-    def __init__(self, command: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: Path = ROOT) -> None:
+    ``env`` is all of its environment, ours if None. With ``terminal`` signals go to it and to all that it started, as Control-C does.
+    """
+
+    def __init__(self, command: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: Path = ROOT, terminal: bool = False) -> None:
         self.command = command
         self.lines: list[str] = []
         self._changed = threading.Condition()
         self._ended = False
+        self._terminal = terminal
         self._process = subprocess.Popen(
             command,
             cwd=cwd,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})},
+            env={**(os.environ if env is None else env), "PYTHONUNBUFFERED": "1"},
+            start_new_session=terminal,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -86,7 +92,10 @@ class Program:
 
     def send_signal(self, number: int) -> None:
         """Send a signal."""
-        self._process.send_signal(number)
+        if self._terminal:
+            os.killpg(self.pid, number)
+        else:
+            self._process.send_signal(number)
 
     def end(self, number: int = signal.SIGTERM, patience: float = PATIENCE) -> int:
         """Send a signal and wait for the end; returns the exit status, negative for a signal."""
@@ -107,6 +116,9 @@ class Program:
 
     def dispose(self) -> None:
         """Leave nothing running."""
-        if self._process.poll() is None:
+        if self._terminal:
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+        elif self._process.poll() is None:
             self._process.kill()
-            self._process.wait()
+        self._process.wait()

@@ -133,7 +133,7 @@ class Daemon:
         self._listen_to_notices()
         assert self.manager is not None
         command = [str(BIN / "twistd"), "-n", "--pidfile=", "lettermta", "-c", str(self.config)]
-        self.program = Program(command, env={**self.env, "NOTIFY_SOCKET": self._notices})
+        self.program = Program(command, env={**os.environ, **self.env, "NOTIFY_SOCKET": self._notices})
         assert self.notice() == "READY=1"
         return self.program
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import threading
@@ -101,8 +102,6 @@ def test_nothing_acknowledged_is_lost(site: Site, name: str, kills: tuple[int, .
 
 
 def all_events(daemon: Daemon) -> list[dict[str, dict[str, str]]]:
-    import json
-
     documents = [json.loads(line) for line in (daemon.directory / "events.jsonl").read_text().splitlines()]
     # A log that was being written when the daemon was killed may have a line twice: an event's id tells.
     return list({document["id"]: document for document in documents}.values())
