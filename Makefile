@@ -5,13 +5,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 TESTABLE := $(VENV)/testable
+FUZZABLE := $(VENV)/fuzzable
+FUZZ_SECONDS ?= 60
 DEV := etc/dev.ini
 
-.PHONY: help run test lint bench reference clean
+.PHONY: help run test test-clients fuzz lint bench reference clean
 
 help:
 	@echo "make run     start a daemon for trying out: etc/dev.ini, mail is captured"
 	@echo "make test    all tests"
+	@echo "make test-clients    real mail clients, by the code of docs/clients.md; installs what they need"
+	@echo "make fuzz    each parser under atheris for FUZZ_SECONDS (60)"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   messages per second, end to end"
 
@@ -26,15 +30,30 @@ $(TESTABLE): $(INSTALLED)
 
 # The first run makes the project `demo` and prints its token, once.
 run: $(INSTALLED)
-	@$(BIN)/lettermta-admin -c $(DEV) project show demo >/dev/null 2>&1 || ( \
-	  $(BIN)/lettermta-admin -c $(DEV) project create demo 2>/dev/null && \
-	  $(BIN)/lettermta-admin -c $(DEV) route update --project demo outgoing --transport capture 2>/dev/null && \
-	  echo "The token of project demo, shown this once:" && \
-	  $(BIN)/lettermta-admin -c $(DEV) token create --project demo --name "make run" 2>/dev/null )
+	@$(BIN)/lettermta-admin -c $(DEV) project show demo >/dev/null 2>&1 || { \
+	  $(BIN)/lettermta-admin -c $(DEV) project create demo && \
+	  $(BIN)/lettermta-admin -c $(DEV) route update --project demo outgoing --transport capture && \
+	  token=$$($(BIN)/lettermta-admin -c $(DEV) token create --project demo --name "make run") && \
+	  echo "The token of project demo, shown this once:" && echo "$$token"; }
 	exec $(BIN)/twistd -n --pidfile= lettermta -c $(DEV)
 
 test: $(TESTABLE)
 	$(BIN)/python -b -m pytest
+
+# Languages and libraries of all kinds: too much for every run of the tests.
+test-clients: $(TESTABLE)
+	$(BIN)/python -b -m pytest clients
+
+$(FUZZABLE): $(TESTABLE)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
+	touch $@
+
+# What it finds is left in build/fuzz; an input that broke something belongs into fuzz/corpus once that is mended.
+fuzz: $(FUZZABLE)
+	@for target in $$($(BIN)/python -m fuzz); do \
+	  echo "fuzzing $$target for $(FUZZ_SECONDS) s"; \
+	  $(BIN)/python -m fuzz $$target --seconds $(FUZZ_SECONDS) || exit 1; \
+	done
 
 lint: $(TESTABLE)
 	$(BIN)/ruff check .

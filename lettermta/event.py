@@ -22,6 +22,7 @@ DELIVERED = "message.delivered"
 SOFT_BOUNCED = "message.soft_bounced"
 HARD_BOUNCED = "message.hard_bounced"
 FAILED = "message.failed"
+SCHEDULED = "message.scheduled"
 
 
 def timestamp(moment: float) -> str:

@@ -6,9 +6,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
+from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.portal import Portal
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
@@ -30,6 +31,9 @@ class IContent(Interface):
 
     def body_size() -> int:
         """Octets behind the empty line that ends the header block."""
+
+    def digest() -> Deferred[bytes]:
+        """SHA-256 of the body, computed off the reactor's thread when that takes long. Called once all content is written."""
 
     def discard() -> None:
         """Forget the content; safe to call at any time and more than once."""
@@ -60,15 +64,30 @@ class ISubmitter(Interface):
         """
 
 
+class LoginFault(UnauthorizedLogin):
+    """Why a login was refused: ``cause`` as the counters call it, the text for the log."""
+
+    def __init__(self, cause: str, text: str) -> None:
+        super().__init__(text)
+        self.cause = cause
+
+
 class ISMTPServer(Interface):
     """What the edge asks of whoever owns submission: one for each listener."""
 
     hostname: str = Attribute("The name in the banner, in EHLO's answer and in Received.")
     portal: Portal = Attribute("Where credentials become an ISubmitter.")
     max_size: int = Attribute("The SIZE that EHLO announces before the client is known.")
+    max_recipients: int = Attribute("The RCPTMAX that EHLO announces before the client is known.")
 
-    def mechanisms(secure: bool) -> Sequence[str]:
-        """The SASL mechanisms to offer (RFC 4954) on an encrypted channel (``secure``) or one in clear; maybe none."""
+    def mechanisms(secure: bool, plus: bool) -> Sequence[str]:
+        """The SASL mechanisms to offer (RFC 4954) on an encrypted channel (``secure``) or one in clear; maybe none.
+
+        ``plus``: the channel can bind a login (RFC 5056), so that mechanisms ending in -PLUS make sense.
+        """
+
+    def exchange(mechanism: str, binding: Callable[[str], bytes | None]) -> Any:
+        """Begin an exchange of a mechanism that is offered: a :class:`~lettermta.smtp.sasl.Mechanism` on a channel of that binding."""
 
     def trusted(peer: Peer) -> ISubmitter | None:
         """The submitter that this client is without logging in, or None when it has to log in."""
@@ -102,8 +121,11 @@ class ISpool(Interface):
     def content() -> IContent:
         """A buffer for a new message's content."""
 
-    def store(message: Message, created: Event) -> Deferred[None]:
-        """Store a message, its recipients and its first event in one commit."""
+    def store(message: Message, events: Sequence[Event]) -> Deferred[None]:
+        """Store a message, its recipients, its first events and its idempotency key in one commit."""
+
+    def recall(project_id: str, key: str, now: float) -> Deferred[tuple[bytes, str] | None]:
+        """Digest and message id that an idempotency key of a project stands for, unless it has expired; or None."""
 
     def record(entry: QueueEntry, outcomes: Sequence[Outcome], events: Sequence[Event]) -> Deferred[None]:
         """Store what an attempt came to, with its events, in one commit; a message without unfinished recipients leaves the spool."""

@@ -173,9 +173,19 @@ class Envelope:
     sender: str
     size: int | None = None
     """SIZE= of MAIL (RFC 1870), or None."""
-    eight_bit: bool = False
-    """BODY=8BITMIME was declared (RFC 6152)."""
-    recipients: list[str] = Factory(list)
+    recipients: list[Recipient] = Factory(list)
+    options: Options = Options()
+    hold_until: float | None = None
+    """When the message is to be sent at the earliest, in wall-clock seconds (RFC 4865), or None."""
+
+
+@frozen
+class IdempotencyKey:
+    """What marks a submission as one that may come again (COMPATIBILITY.md section 1): the same key with the same digest is the same."""
+
+    key: str
+    digest: bytes
+    expires: float
 
 
 @frozen
@@ -188,7 +198,7 @@ class Message:
     route_id: str
     route: str
     sender: str
-    recipients: tuple[str, ...]
+    recipients: tuple[Recipient, ...]
     tag: str | None
     metadata: Mapping[str, str]
     head: bytes
@@ -196,13 +206,16 @@ class Message:
     content: object
     """The :class:`~lettermta.interfaces.IContent` whose body this is."""
     size: int
-    eight_bit: bool
     created: float
     expires: float
     facts: bytes
     """JSON object, shared by all events of the message: message_id, subject, metadata, tag, tags, headers."""
     context: bytes
     """JSON object: the ``context`` of all events of the message."""
+    options: Options = Options()
+    hold_until: float | None = None
+    """When it is to be sent at the earliest; None: now."""
+    idempotency: IdempotencyKey | None = None
 
 
 @frozen
@@ -222,6 +235,8 @@ class QueuedRecipient:
     attempts: int = 0
     handed_over: bool = False
     """An earlier attempt handed the content over, so ``message.sent`` has been told."""
+    notify: frozenset[Notify] | None = None
+    orcpt: str | None = None
 
 
 @define
@@ -235,12 +250,14 @@ class QueueEntry:
     route: str
     sender: str
     size: int
-    eight_bit: bool
     created: float
     expires: float
     facts: bytes
     context: bytes
     recipients: list[QueuedRecipient]
+    options: Options = Options()
+    due: float = 0.0
+    """When it is due, where that is still to come; else 0."""
 
 
 @frozen

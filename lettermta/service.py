@@ -22,33 +22,27 @@ from twisted.logger import ILogObserver, Logger
 from twisted.python import usage
 from twisted.python.failure import Failure
 
-from lettermta import __version__
+from lettermta import __version__, metrics
 from lettermta.accounts.directory import Directory
 from lettermta.accounts.errors import AccountError
-from lettermta.config import Config, ConfigError, Security, load
-from lettermta.delivery.resolver import Resolver, system_servers
-from lettermta.delivery.routing import Routing
-from lettermta.delivery.schedule import Schedule
-from lettermta.delivery.scheduler import Scheduler
-from lettermta.delivery.transports.settings import DeliverySettings
+from lettermta.config import Config, ConfigError, load
 from lettermta.events.dispatcher import Dispatcher
 from lettermta.events.hooks import HookError, HookSink, load_hook
 from lettermta.events.json_log import JSONLog
 from lettermta.events.sink import IEventSink
 from lettermta.interfaces import IEventHook
-from lettermta.ops import control, notify
+from lettermta.ops import control, http, notify
 from lettermta.ops.log import LineObserver, wanted
 from lettermta.smtp.listening import Bound, CannotListen, open_sockets
-from lettermta.smtp.server import ESMTPFactory, Opening
+from lettermta.smtp.server import ESMTPFactory
 from lettermta.smtp.tls import CertificatePair, ServerTLS, TLSFault, self_signed
 from lettermta.spool.schema import SpoolVersionError
 from lettermta.spool.store import Spool, SpoolInUse
-from lettermta.submission.server import SubmissionRules, SubmissionServer
+from lettermta.submission.server import SubmissionServer
+from lettermta.wiring import OPENINGS, make_edge, make_resolver, make_scheduler, make_submission
 
 DRAIN_SECONDS = 10.0
 """How long sessions with a message in hand may take to finish when the daemon stops."""
-
-_OPENINGS = {Security.STARTTLS: Opening.CLEAR, Security.TLS: Opening.TLS, Security.AUTO: Opening.DETECT}
 
 
 class Options(usage.Options):
@@ -93,6 +87,8 @@ class Lettermta(Service):
         self._hooks = hooks
         self._reactor = reactor
         self._bound: list[Bound] = []
+        self._health = http.Health()
+        self._http: list[IListeningPort] = []
         self._tls: ServerTLS | None = None
         self._ports: list[IListeningPort] = []
         self._factories: list[ESMTPFactory] = []
@@ -111,6 +107,7 @@ class Lettermta(Service):
         self._reactor.seconds = time.monotonic
         try:
             self._bound = open_sockets(self._config.listeners)
+            self._http = http.listen(self._reactor, self._config.http.listen, http.make_site(metrics.REGISTRY, self._health, self._reactor))
             if self._config.tls.certificate:
                 self._tls = self._configured_tls(self._config)
         except CannotListen as error:
@@ -136,7 +133,12 @@ class Lettermta(Service):
         except CannotListenError as error:
             _end(f"lettermta can't open its control socket {error.port}: {error.socketError}", os.EX_CANTCREAT)
         self._dispatcher = Dispatcher(self._spool, self._sinks(), self._reactor)
-        self._scheduler = self._make_scheduler()
+        resolver = make_resolver(config, self._reactor)
+        self._scheduler = make_scheduler(config, self._reactor, self._directory, self._spool, resolver)
+        self._submission = make_submission(config, self._reactor, self._directory, self._spool)
+        self._edge = make_edge(config, self._reactor)
+        metrics.REGISTRY.measure("events", self._dispatcher.measure)
+        metrics.REGISTRY.measure("dns", resolver.measure)
         Deferred.fromCoroutine(self._start()).addErrback(self._start_failed)
 
     def _prepare_state(self, config: Config) -> None:
@@ -145,6 +147,8 @@ class Lettermta(Service):
         if self._tls is None:
             pair = self_signed(state_dir / "tls", config.mta.hostname)
             self._tls = ServerTLS([pair], config.tls.minimum, config.tls.ciphers)
+            metrics.CERTIFICATE_SELF_SIGNED.set(1)
+            self._health.check("tls", lambda: "the certificate is self-signed: clients that verify refuse it", http.Severity.WARNING)
             self.log.warn(
                 "no certificate is configured: {file} is self-signed, and clients that verify will refuse it ([tls] certificate)",
                 file=str(pair.certificate),
@@ -160,7 +164,13 @@ class Lettermta(Service):
         self.log.info("lettermta {version} answers on ports {ports}", version=__version__, ports=listening)
         for bound in self._bound:
             bound.socket.close()  # the reactor has its own descriptors
+        self._health.check("listeners", self._deaf_port)
+        self._health.condition = http.Condition.READY
         notify.notify(notify.READY)
+
+    def _deaf_port(self) -> str | None:
+        deaf = not all(getattr(port, "connected", False) for port in self._ports)
+        return "a port is no longer listened on" if deaf else None
 
     def _start_failed(self, failure: Failure) -> None:
         self.log.critical("lettermta can't start: {reason}", reason=failure.getErrorMessage())
@@ -170,20 +180,15 @@ class Lettermta(Service):
 
     def _answer(self, bound: Bound) -> None:
         listener = bound.listener
-        rules = SubmissionRules(
-            hostname=self._config.mta.hostname,
-            usernames=self._config.submission.usernames,
-            message_size=self._config.limits.message_size,
-            recipients=self._config.limits.recipients,
-            lifetime=self._config.delivery.lifetime,
-        )
         factory = ESMTPFactory(
-            SubmissionServer(rules, listener, self._directory, self._spool),
+            SubmissionServer(self._submission, listener),
             self._reactor,
+            edge=self._edge,
             listener=listener.name,
-            opening=_OPENINGS[listener.security],
+            opening=OPENINGS[listener.security],
             tls=self._tls,
             detection_time=listener.detection_time,
+            proxies=listener.proxy_protocol_from,
         )
         self._factories.append(factory)
         self._ports.append(self._reactor.adoptStreamPort(bound.socket.fileno(), bound.socket.family, factory))
@@ -193,29 +198,6 @@ class Lettermta(Service):
         if self._config.events.json_log is not None:
             sinks.append(JSONLog(self._config.events.json_log, self._reactor))
         return sinks
-
-    def _make_scheduler(self) -> Scheduler:
-        config = self._config
-        delivery = config.delivery
-        servers = [(server.host, server.port) for server in config.dns.servers] or system_servers()
-        routing = Routing(
-            reactor=self._reactor,
-            settings=DeliverySettings(
-                hostname=config.mta.hostname,
-                port=delivery.port,
-                tls=delivery.tls.value,
-                allow_networks=delivery.allow_networks,
-                connect_timeout=delivery.connect_timeout,
-                command_timeout=delivery.command_timeout,
-                data_timeout=delivery.data_timeout,
-            ),
-            directory=self._directory,
-            resolver=Resolver(self._reactor, servers, config.dns.timeout),
-            capture_dir=config.mta.state_dir / "capture",
-            relayhost=delivery.relayhost,
-            capture_all=delivery.capture_all,
-        )
-        return Scheduler(self._spool, routing.way, Schedule(delivery.schedule), self._reactor, time.time)
 
     def _configured_tls(self, config: Config) -> ServerTLS:
         pairs = [CertificatePair(*pair) for pair in zip(config.tls.certificate, config.tls.private_key, strict=True)]
@@ -238,8 +220,10 @@ class Lettermta(Service):
                 for factory in self._factories:
                     factory.tls = tls
         except (ConfigError, TLSFault) as error:
+            metrics.RELOADS["refused"].inc()
             self.log.error("reload refused, the old configuration stays in force: {reason}", reason=str(error))
             return
+        metrics.RELOADS["succeeded"].inc()
         self.log.info("certificates reloaded")
 
     # -- stopping
@@ -251,6 +235,7 @@ class Lettermta(Service):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
+        self._health.condition = http.Condition.STOPPING
         for port in self._ports:
             await maybeDeferred(port.stopListening)
         await self._drain()
@@ -259,6 +244,8 @@ class Lettermta(Service):
         await self._dispatcher.stop()
         await self._spool.close()
         self._directory.close()
+        for port in self._http:
+            await maybeDeferred(port.stopListening)
         self.log.info("lettermta has stopped")
 
     async def _drain(self) -> None:

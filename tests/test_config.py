@@ -355,7 +355,7 @@ class TestForm:
             name = smtp
             ports = 25
             """
-        names = "mta, tls, listener NAME, submission, limits, dns, delivery or events"
+        names = "mta, tls, listener NAME, submission, limits, dns, delivery, events or http"
         assert complaints(text) == [
             f"etc/mta.ini:1: [listner smtp] unknown section (did you mean [listener NAME]?); expected {names}",
             f"etc/mta.ini:3: [weather] unknown section; expected {names}",

@@ -14,7 +14,7 @@ import lettermta
 PACKAGE = Path(lettermta.__file__).parent
 ROOT = Path(__file__).parent.parent
 
-BOTTOM = {"message", "event", "interfaces", "config"}
+BOTTOM = {"message", "event", "interfaces", "config", "metrics"}
 ABOVE = BOTTOM | {"smtp", "accounts"}
 BELOW_OPS = ABOVE | {"spool", "submission", "delivery", "events"}
 MAY_IMPORT = {
@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "event": {"message"},
     "interfaces": {"message", "event"},
     "config": {"message", "event", "interfaces"},
+    "metrics": set(),
     "smtp": BOTTOM,
     "accounts": BOTTOM,
     "spool": BOTTOM,
@@ -30,7 +31,8 @@ MAY_IMPORT = {
     "events": ABOVE,
     "testing": BELOW_OPS,
     "ops": BELOW_OPS,
-    "service": BELOW_OPS | {"ops"},
+    "wiring": BELOW_OPS,
+    "service": BELOW_OPS | {"ops", "wiring"},
 }
 """For each part of lettermta the others it may import; every part may import itself."""
 

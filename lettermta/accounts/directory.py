@@ -15,11 +15,15 @@ from pathlib import Path
 from attrs import Factory, define
 from twisted.logger import Logger
 
+from lettermta import metrics
 from lettermta.accounts import records
 from lettermta.accounts.errors import AccountError, StorageUnusable, storage_faults
 from lettermta.accounts.model import Project, Route, Token
 from lettermta.accounts.schema import DATABASE, open_database, version_of
 from lettermta.accounts.vault import Unsealable, Vault, token_owner
+
+_READ = metrics.ACCOUNTS_READ["succeeded"]
+_NOT_READ = metrics.ACCOUNTS_READ["failed"]
 
 
 @define
@@ -77,6 +81,7 @@ class Directory:
                 version = self._data_version()
                 self._snapshot = _read(self._db, self._vault)
                 self._seen = version
+                self._in_force()
         except BaseException:
             self._db.close()
             raise
@@ -130,6 +135,14 @@ class Directory:
         snapshot = self._current()
         return len(self._secrets(snapshot)) == len(snapshot.sealed)
 
+    def live_secrets(self) -> Sequence[tuple[Token, bytes]]:
+        """The live tokens whose values could be had, with those; the same object until accounts change. What SCRAM's keys are made of."""
+        return self._secrets(self._current())
+
+    def scram_salt(self, username: bytes) -> bytes:
+        """The salt of any user name (RFC 5802 section 5.1): always the same one, and not to be foretold without the key file."""
+        return self._vault.digest(b"SCRAM salt\0" + username)[:16]
+
     def _current(self) -> _Snapshot:
         try:
             version = self._data_version()
@@ -137,8 +150,10 @@ class Directory:
                 # The version was asked before reading: a commit in between is read now and once more at the next question.
                 self._snapshot = _read(self._db, self._vault)
                 self._seen = version
-                self._trouble = ""
+                self._in_force()
         except sqlite3.Error as fault:
+            # Read at the next question that can, whatever the version is then: only so it is known that the trouble is over.
+            self._seen = None
             self._report(str(fault))
         except AccountError as fault:
             # What is in there won't become readable by itself: look again only after the next commit.
@@ -150,7 +165,14 @@ class Directory:
         version: int = self._db.execute("PRAGMA data_version").fetchone()[0]
         return version
 
+    def _in_force(self) -> None:
+        self._trouble = ""
+        _READ.inc()
+        metrics.ACCOUNTS_STALE.set(0)
+
     def _report(self, trouble: str) -> None:
+        _NOT_READ.inc()
+        metrics.ACCOUNTS_STALE.set(1)
         if trouble != self._trouble:
             self._trouble = trouble
             self._log.error(

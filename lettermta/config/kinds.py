@@ -247,6 +247,17 @@ def _name_server(text: str) -> HostPort:
     return server
 
 
+def _own_address(text: str) -> HostPort:
+    own = _host_port(text, 0)
+    try:
+        ip_address(own.host)
+    except ValueError:
+        raise Wrong(text, "is not an IP address") from None
+    if not own.port:
+        raise Wrong(text, "has no port")
+    return own
+
+
 def _dotted(text: str) -> str:
     parts = text.split(".")
     if len(parts) < 2 or not all(map(str.isidentifier, parts)):
@@ -313,8 +324,10 @@ ADDRESSES = several(_address, "IPv4 and IPv6 addresses", least=1)
 NETWORKS = several(_network, "networks like 10.0.0.0/8 or 2001:db8::/32")
 TRUSTED_NETWORKS = several(_trusted_network, "networks like 10.0.0.0/8 or 2001:db8::/32, no wider than /8 (IPv6: /16)")
 HOSTNAME = one(_hostname, "a domain name like mta.example.com, or an address literal like [192.0.2.1] or [IPv6:2001:db8::1]")
+DOMAIN = optional(HOSTNAME)
 RELAY = optional(one(lambda text: _host_port(text, 25), "a host and maybe a port: smtp.example.com, 192.0.2.1:587, [2001:db8::1]:25"))
 NAME_SERVERS = several(_name_server, "IP addresses, each maybe with a port: 192.0.2.53, 127.0.0.1:5300, [::1]:53")
+LISTEN = several(_own_address, "IP addresses of this machine, each with a port: 127.0.0.1:9110, [::1]:9110")
 USERNAMES = several(str, "user names", least=1)
 HOOKS = several(_dotted, "dotted names like package.module.Class")
 NAME = one(_name, "at most 64 letters, digits, dots, dashes and underscores, a letter or digit first")

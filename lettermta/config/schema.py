@@ -38,6 +38,28 @@ class Security(enum.StrEnum):
     AUTO = "auto"
 
 
+class Role(enum.StrEnum):
+    """What mail a listener takes."""
+
+    SUBMISSION = "submission"
+    BOUNCES = "bounces"
+    BOTH = "both"
+
+
+class BareLineEnds(enum.StrEnum):
+    """What becomes of a CR or LF in content that is not part of a CRLF."""
+
+    REFUSE = "refuse"
+    REPAIR = "repair"
+
+
+class EightBitHeaders(enum.StrEnum):
+    """What becomes of a header with bytes above 127 that came without SMTPUTF8."""
+
+    ACCEPT = "accept"
+    REFUSE = "refuse"
+
+
 class AuthBeforeTLS(enum.StrEnum):
     """The SASL mechanisms that a listener offers in clear."""
 
@@ -230,6 +252,18 @@ class Listener(Section):
         postfix="mynetworks",
     )
     trusted_project: str = key(kinds.PROJECT, "The project that clients in trusted_networks submit for.", default="", example="printers")
+    proxy_protocol_from: tuple[Network, ...] = key(
+        kinds.NETWORKS,
+        "Load balancers whose connections begin with a PROXY header (version 1 or 2) that tells the client's address. Nobody else's may.",
+        default="",
+        example="192.0.2.7/32",
+        postfix="smtpd_upstream_proxy_protocol",
+    )
+    role: Role = key(
+        kinds.choice(Role),
+        "submission takes mail from those who log in; bounces only what comes back to a return path; both does both.",
+        default="submission",
+    )
 
     def objections(self) -> Iterable[Objection]:
         """Trust names both who and for whom; an address is listened on once."""
@@ -252,6 +286,22 @@ class Submission(Section):
         "The user names that log in; the password is always a project's token. They are compared exactly.",
         default="lettermint, lettr",
     )
+    message_id_domain: str | None = key(
+        kinds.DOMAIN, "What stands behind the @ of a Message-ID that is added or minted.", default="", shown="mta.hostname"
+    )
+    bare_line_ends: BareLineEnds = key(
+        kinds.choice(BareLineEnds),
+        "A CR or LF alone in content: refuse the message, or repair it to CRLF. Nothing but CRLF . CRLF ever ends a message.",
+        default="refuse",
+        postfix="smtpd_forbid_bare_newline",
+    )
+    eight_bit_headers: EightBitHeaders = key(
+        kinds.choice(EightBitHeaders),
+        "Headers with bytes above 127 that come without SMTPUTF8, which many applications send.",
+        default="accept",
+        postfix="strict_7bit_headers",
+    )
+    header_fields: int = key(kinds.NUMBER, "Most header fields of one message.", default="1000")
 
 
 class Limits(Section):
@@ -261,6 +311,38 @@ class Limits(Section):
         kinds.SIZE, "Largest message, headers and encoding included; announced by SIZE.", default="25MB", postfix="message_size_limit"
     )
     recipients: int = key(kinds.NUMBER, "Most recipients of one message.", default="1000", postfix="smtpd_recipient_limit")
+    connections: int = key(kinds.NUMBER, "Most connections at once, of all listeners.", default="10000", postfix="default_process_limit")
+    connections_per_address: int = key(
+        kinds.NUMBER,
+        "Most connections at once from one address; its network (/24, IPv6: /64) may have four times as many.",
+        default="100",
+        postfix="smtpd_client_connection_count_limit",
+    )
+    exempt_networks: tuple[Network, ...] = key(
+        kinds.NETWORKS,
+        "Networks that the caps per address and the shutting out after failed logins do not hold for.",
+        default="127.0.0.0/8, ::1/128",
+        postfix="smtpd_client_event_limit_exceptions",
+    )
+    command_timeout: float = key(
+        kinds.DURATION, "How long a client may take over a whole command, however its bytes come.", default="5m", postfix="smtpd_timeout"
+    )
+    data_timeout: float = key(
+        kinds.DURATION, "How long a client may be silent within a message's content.", default="3m", postfix="smtpd_timeout"
+    )
+    minimum_rate: int = key(
+        kinds.SIZE,
+        "Bytes a second that content has to come at in the long run; slower senders are cut off.",
+        default="500",
+        postfix="smtpd_min_data_rate",
+    )
+    errors: int = key(kinds.NUMBER, "Refused commands after which a session is ended.", default="20", postfix="smtpd_hard_error_limit")
+    auth_failures: int = key(
+        kinds.NUMBER,
+        "Failed logins after which a session is ended and its address shut out for ten minutes.",
+        default="10",
+        postfix="smtpd_client_auth_rate_limit",
+    )
 
 
 class Dns(Section):
@@ -335,6 +417,27 @@ class Events(Section):
     )
 
 
+class Http(Section):
+    """Counters, health and readiness over HTTP, for monitoring.
+
+    There is neither a login nor TLS: listen only where nobody but your own machines gets to.
+    """
+
+    listen: tuple[HostPort, ...] = key(
+        kinds.LISTEN,
+        "Where GET /metrics, /health and /ready are answered.",
+        default="",
+        shown="nowhere",
+        example="127.0.0.1:9110, [::1]:9110",
+    )
+
+    def objections(self) -> Iterable[Objection]:
+        """An address and port are listened on once."""
+        for number, one in enumerate(self.listen):
+            if any(one.port == other.port and overlap(one.host, other.host) for other in self.listen[:number]):
+                yield Objection("listen", "overlaps another one", "each port once for an address", str(one))
+
+
 def overlap(one: str, other: str) -> bool:
     """Whether two addresses to listen on have one in common; the unspecified address is all of its family."""
     first, second = ip_address(one), ip_address(other)
@@ -354,6 +457,7 @@ class Config:
     dns: Dns = attrs.field(factory=Dns, metadata={"section": Dns})
     delivery: Delivery = attrs.field(factory=Delivery, metadata={"section": Delivery})
     events: Events = attrs.field(factory=Events, metadata={"section": Events})
+    http: Http = attrs.field(factory=Http, metadata={"section": Http})
 
     @classmethod
     def sections(cls) -> dict[str, tuple[str, type[Section]]]:

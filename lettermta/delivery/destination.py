@@ -285,8 +285,8 @@ class Destination:
 
     def _try_again(self, held: _Held, lane: LaneQueue, entry: QueueEntry) -> None:
         lane.put_back(entry)
-        self._release(held)
         self.offer(lane)
+        self._release(held)
 
     def _release(self, held: _Held) -> None:
         """A channel is free: for the next entry, for later, or for nothing any more."""

@@ -13,6 +13,8 @@ from lettermta.message import Lane, QueueEntry
 
 WINDOW = 500
 """Entries of one lane in memory."""
+LOWEST = -9
+"""The lowest priority there is (RFC 6710 section 4)."""
 
 
 class LaneQueue:
@@ -27,6 +29,8 @@ class LaneQueue:
         self.way: str | None = None
         """The name of the destination in whose round the lane is; None while nothing waits."""
         self._waiting: deque[QueueEntry] = deque()
+        self._lowest = LOWEST
+        """The priority of the last entry that waits."""
         self._in_hand: set[int] = set()
         self._settled: set[int] | None = None
 
@@ -49,10 +53,20 @@ class LaneQueue:
         return len(self._waiting) >= WINDOW
 
     def add(self, entry: QueueEntry) -> None:
-        """Take in an entry whose recipients are not in hand."""
-        self._waiting.append(entry)
+        """Take in an entry whose recipients are not in hand: behind all that wait, but before those of lower priority (RFC 6710)."""
+        if entry.options.priority > self._lowest:
+            self._insert(entry)
+        else:
+            self._waiting.append(entry)
+            self._lowest = entry.options.priority
         for recipient in entry.recipients:
             self._in_hand.add(recipient.number)
+
+    def _insert(self, entry: QueueEntry) -> None:
+        place = len(self._waiting)
+        while place and self._waiting[place - 1].options.priority < entry.options.priority:
+            place -= 1
+        self._waiting.insert(place, entry)
 
     def put_back(self, entry: QueueEntry) -> None:
         """Have an entry that was taken tried next."""
@@ -60,7 +74,10 @@ class LaneQueue:
 
     def take(self) -> QueueEntry:
         """The next entry."""
-        return self._waiting.popleft()
+        entry = self._waiting.popleft()
+        if not self._waiting:
+            self._lowest = LOWEST
+        return entry
 
     def settle(self, entry: QueueEntry) -> None:
         """The entry's outcome is durable."""

@@ -31,6 +31,7 @@ from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore, fa
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from lettermta import metrics
 from lettermta.delivery.dns_cache import LONGEST, LONGEST_NEGATIVE, Absence, Answer, AnswerCache
 from lettermta.delivery.dns_wire import Server, TryFailed, ask
 from lettermta.interfaces import IResolver
@@ -230,21 +231,32 @@ class Resolver:
             domain = ascii_name(name)
             known = self._cache.get(domain, rdtype, self._reactor.seconds())
             if known is not None:
+                _count(rdtype, "cached")
                 return succeed(_told(domain, known))
             asked = _wire_name(domain)
+        except InvalidName as error:
+            _count(rdtype, "no_such_domain")
+            return fail(error)
         except NoSuchDomain as error:
             return fail(error)
         waiter: Deferred[Answer] = Deferred()
         key = (domain, rdtype)
         waiting = self._in_flight.get(key)
         if waiting is not None:
+            _count(rdtype, "joined")
             waiting.append(waiter)
             return waiter
         self._in_flight[key] = [waiter]
-        Deferred.fromCoroutine(self._resolve(domain, asked, rdtype)).addBoth(self._tell, key)
+        Deferred.fromCoroutine(self._resolve(domain, asked, rdtype)).addBoth(self._tell, key, self._reactor.seconds())
         return waiter
 
-    def _tell(self, result: Answer | Failure, key: tuple[str, dns.rdatatype.RdataType]) -> None:
+    def measure(self) -> None:
+        """Set the gauge that tells how much is in the cache."""
+        metrics.DNS_CACHE_ENTRIES.set(len(self._cache))
+
+    def _tell(self, result: Answer | Failure, key: tuple[str, dns.rdatatype.RdataType], began: float) -> None:
+        metrics.DNS_SECONDS.observe(self._reactor.seconds() - began)
+        _count(key[1], _result(result))
         for waiter in self._in_flight.pop(key):
             waiter.callback(result)
 
@@ -284,6 +296,7 @@ class Resolver:
                         return _read(server, await ask(self._reactor, server, name, rdtype, self._timeout))
                     except TryFailed as failed:
                         tries.append(failed)
+                        metrics.DNS_TRIES_FAILED[_cause(failed)].inc()
                         if not failed.answered:
                             silent.append(server)
                             self._ask_last(server)
@@ -294,6 +307,22 @@ class Resolver:
         """Have later questions not wait for a server that is down, while there are others."""
         self._servers.remove(server)
         self._servers.append(server)
+
+
+def _count(rdtype: dns.rdatatype.RdataType, result: str) -> None:
+    metrics.DNS_LOOKUPS[dns.rdatatype.to_text(rdtype), result].inc()
+
+
+def _result(result: Answer | Failure) -> str:
+    if isinstance(result, Answer):
+        return "found" if result.records else "empty"
+    return "no_such_domain" if isinstance(result.value, NoSuchDomain) else "failed"
+
+
+def _cause(failed: TryFailed) -> str:
+    if not failed.answered:
+        return "silent"
+    return failed.rcode or "unusable"
 
 
 def _told(domain: str, known: Answer | Absence) -> Answer:

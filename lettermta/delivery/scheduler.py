@@ -97,6 +97,9 @@ class Scheduler:
         if self._stopping:
             return
         for entry in entries:
+            if entry.due > self._now():
+                self._expect(entry.lane, entry.due)
+                continue
             lane = self._lane(entry.lane)
             # What is asked for now may be in the answer too: then it is taken from there.
             if lane.more or lane.full or lane.asking or self._hand >= LARGEST_HAND:

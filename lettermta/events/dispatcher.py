@@ -18,6 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from lettermta import metrics
 from lettermta.event import Event
 from lettermta.events.feed import Feed
 from lettermta.events.sink import IEventSink
@@ -55,6 +56,7 @@ class Dispatcher:
         self._retention = retention
         self._now = now
         self._clock = clock
+        self._newest = 0
         self._trimming = LoopingCall(lambda: Deferred.fromCoroutine(self._trim()))
         self._trimming.clock = clock
         spool.subscribe(self)
@@ -79,8 +81,16 @@ class Dispatcher:
 
     def events_stored(self, events: Sequence[tuple[int, Event]]) -> None:
         """Hand what a commit stored to every feed."""
+        self._newest = events[-1][0]
         for feed in self.feeds:
             feed.offer(events)
+
+    def measure(self) -> None:
+        """Set the gauges that tell how far each sink is."""
+        newest = max([self._newest, *(feed.position for feed in self.feeds)])
+        for feed in self.feeds:
+            metrics.EVENTS_BEHIND[feed.sink.name].set(newest - feed.position)
+            metrics.EVENTS_WORKING[feed.sink.name].set(feed.working)
 
     def _started(self, _: object) -> None:
         self._trimming.start(TRIM_EVERY, now=False)
@@ -96,6 +106,7 @@ class Dispatcher:
         try:
             while self._trimming.running and (trimmed := await self._spool.trim(self._now() - self._retention)):
                 count += trimmed
+                metrics.EVENTS_FORGOTTEN.inc(trimmed)
                 await deferLater(self._clock, TRIM_PAUSE)
         except Exception:
             self._log.failure("old events could not be forgotten; it is tried again in {seconds:g} s", seconds=TRIM_EVERY)

@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
+from lettermta import metrics
 from lettermta.event import Event
 from lettermta.events.sink import IEventSink, SinkFailed
 from lettermta.interfaces import ISpool
@@ -65,6 +66,13 @@ class Feed:
         self._sleeper: Deferred[None] | None = None
         self._alarm: IDelayedCall | None = None
         self._running: Deferred[None] = succeed(None)
+        self._told = metrics.EVENTS_TOLD[sink.name]
+        self._failed = metrics.EVENTS_FAILED[sink.name]
+
+    @property
+    def working(self) -> bool:
+        """Whether the sink takes events, as far as is known."""
+        return self.state is FeedState.LIVE or self.state is FeedState.CATCHING_UP
 
     def start(self) -> Deferred[None]:
         """Open the sink and begin where it left off; fires when that is under way, fails when the sink cannot be opened."""
@@ -185,6 +193,7 @@ class Feed:
                 self._unsaved_since = self._clock.seconds()
             self.position = events[taken - 1][0]
             self._failures = 0
+            self._told.inc(taken)
         if taken < len(events):
             if self.position != self._saved:
                 await self._save()
@@ -219,8 +228,9 @@ class Feed:
 
     def _back_off(self) -> None:
         self._failures += 1
+        self._failed.inc()
         self._tail = None
-        if self.state is FeedState.LIVE or self.state is FeedState.CATCHING_UP:
+        if self.working:
             self.state = FeedState.BACKING_OFF
 
     async def _finish(self) -> None:

@@ -14,6 +14,15 @@ _HEAD = """\
 `GET /metrics` on an address of `[http] listen` answers in Prometheus's text format. This page is printed by `python -m lettermta.metrics`,
 from the declarations that the daemon itself counts by (`lettermta/metrics/`).
 
+The same address answers two questions of supervisors and load balancers:
+
+| request | 200 | 503 |
+|---|---|---|
+| `GET /health` | `ok`, and a line for each warning | JSON: `status`, `failures` and `warnings` by what was checked |
+| `GET /ready` | `ready`, and the same lines: send mail here | the same JSON; `status` is `starting`, `stopping` or `failing` |
+
+There is neither a login nor TLS: listen on loopback, or where only your own machines get to. What is counted:
+
 - Counters start from 0 with the process. All series whose labels have a fixed list of values are there from the start.
 - A label never holds an address, a domain, a token or an id. Each list of values ends in `other`: what is not in the list counts there.
 - Sizes are octets, durations seconds, moments seconds since 1970.
@@ -25,7 +34,7 @@ Some questions that they answer, in PromQL:
 | question | expression |
 |---|---|
 | messages accepted a second | `rate(lettermta_messages_accepted_total[5m])` |
-| share of recipients that end in a bounce | `rate(lettermta_recipients_total{state="bounced"}[1h]) / ignoring(state) sum(rate(lettermta_recipients_total[1h]))` |
+| hard bounces of the last hour | `increase(lettermta_recipients_total{state="bounced"}[1h])` |
 | messages of one sync, on average | `rate(lettermta_spool_commit_units_sum[5m]) / rate(lettermta_spool_commit_units_count[5m])` |
 | is somebody guessing tokens? | `sum by (result) (rate(lettermta_logins_total{result!="succeeded"}[5m]))` |
 | is the disk the limit? | `histogram_quantile(0.99, rate(lettermta_spool_commit_seconds_bucket[5m]))` |
@@ -35,8 +44,7 @@ Some questions that they answer, in PromQL:
 
 def page() -> str:
     """The text of ``docs/metrics.md``."""
-    parts = [part for part in REGISTRY.parts if part.declared]
-    return "\n".join([_HEAD, *(line for part in parts for line in _part(part))])
+    return "\n".join([_HEAD, *(line for part in REGISTRY.parts for line in _part(part))])
 
 
 def _part(part: Part) -> Iterator[str]:

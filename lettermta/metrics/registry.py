@@ -7,13 +7,13 @@ thread, asks the parts first, and is bounded in time. A part that fails then kee
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import product
 from typing import Any, Generic, TypeVar
 
 from attrs import Factory, define, frozen
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics, generate_latest
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -30,7 +30,7 @@ Measure = Callable[[], Deferred[None] | None]
 """Sets a part's gauges to what holds now; with a Deferred, by the time it fires."""
 
 # Else each counter would have a second series that says when it was made: for us, always the process's start.
-disable_created_metrics()
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 @frozen
@@ -62,18 +62,16 @@ class Family(dict[Any, C], Generic[C]):
 
     def __init__(self, parent: C, labels: Sequence[Label]) -> None:
         super().__init__()
-        self._parent = parent
-        self._labels = tuple(labels)
-        values = [(*label.values, OTHER) for label in labels if label.values is not None]
-        if len(values) == len(labels):
-            for combination in product(*values):
-                self[combination if len(labels) > 1 else combination[0]] = parent.labels(*combination)
+        self._parent: C = parent
+        self._labels: tuple[Label, ...] = tuple(labels)
+        for combination in _combinations(labels):
+            self[combination if len(labels) > 1 else combination[0]] = parent.labels(*combination)
 
     def __missing__(self, key: Any) -> C:
         """The series of values met for the first time; what is not in bounds is looked up anew each time, and kept nowhere."""
         given = tuple(map(str, key if type(key) is tuple else (key,)))
         bounded = tuple(self._bounded(label, value) for label, value in zip(self._labels, given, strict=True))
-        child = self._parent.labels(*bounded)
+        child: C = self._parent.labels(*bounded)
         if bounded == given:
             self[key] = child
         return child
@@ -81,6 +79,12 @@ class Family(dict[Any, C], Generic[C]):
     def _bounded(self, label: Label, value: str) -> str:
         within = len(self) < MOST_CHILDREN if label.values is None else value in label.values
         return value if within else OTHER
+
+
+def _combinations(labels: Sequence[Label]) -> Iterable[tuple[str, ...]]:
+    """All values that the labels may have together; none when one of them is not a list."""
+    lists = [(*label.values, OTHER) for label in labels if label.values is not None]
+    return product(*lists) if len(lists) == len(labels) else ()
 
 
 @define
@@ -130,10 +134,11 @@ class Registry:
     _log = Logger()
 
     def __init__(self) -> None:
-        self.parts: list[Part] = []
         self._registry = CollectorRegistry()
+        self._parts: list[Part] = []
+        self._own = Part("Metrics", self._registry)
         self._measures: dict[str, Measure] = {}
-        self._failures = self.part("Exposing").counters(
+        self._failures = self._own.counters(
             "lettermta_measurements_failed",
             "Times that a part could not give its numbers when it was asked for them; its gauges then still show the ones before.",
             MEASURED_PART,
@@ -144,8 +149,13 @@ class Registry:
     def part(self, title: str) -> Part:
         """A new section."""
         part = Part(title, self._registry)
-        self.parts.append(part)
+        self._parts.append(part)
         return part
+
+    @property
+    def parts(self) -> list[Part]:
+        """All sections, in their order."""
+        return [*self._parts, self._own]
 
     def measure(self, part: str, function: Measure) -> None:
         """Have ``function`` called before each exposition, in the place of an earlier one of the same name."""
@@ -161,8 +171,12 @@ class Registry:
         return generate_latest(self._registry)
 
     def _measured(self, part: str, function: Measure, clock: IReactorTime) -> Deferred[None]:
-        measured: Deferred[None] = maybeDeferred(function)  # type: ignore[arg-type]
-        return measured.addTimeout(MEASURE_SECONDS, clock).addErrback(self._not_measured, part)
+        async def measured() -> None:
+            waiting = function()
+            if waiting is not None:
+                await waiting
+
+        return Deferred.fromCoroutine(measured()).addTimeout(MEASURE_SECONDS, clock).addErrback(self._not_measured, part)
 
     def _not_measured(self, failure: Failure, part: str) -> None:
         self._failures[part].inc()

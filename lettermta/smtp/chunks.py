@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 
 from lettermta.interfaces import IContent
 from lettermta.message import Refused, Reply
-from lettermta.smtp.content import BARE_LINE_END, TOO_LARGE, normalised
+from lettermta.smtp.content import BARE_LINE_END, TOO_LARGE, has_bare_line_end, normalised
 
 GATHER = 16_384
 """Octets that small chunks are gathered to before they are written, so that thousands of tiny ones cost no more than a few large ones."""
@@ -78,8 +78,7 @@ class ChunkReader:
             self._held = b"\r" if piece.endswith(b"\r") else b""
             if self._held:
                 piece = piece[:-1]
-            ends = piece.count(b"\r\n")
-            if piece.count(b"\n") != ends or piece.count(b"\r") != ends:
+            if has_bare_line_end(piece):
                 if not self._repair:
                     self.fail(BARE_LINE_END)
                     return
@@ -118,7 +117,7 @@ class Swallow:
 
     def __init__(self, size: int, fault: Reply) -> None:
         self._left = size
-        self.fault: Reply | None = fault
+        self.fault: Reply = fault
 
     def feed(self, data: bytes) -> bytes | None:
         """As ChunkReader.feed."""

@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from lettermta.interfaces import IStoredContent
-from lettermta.message import QueuedRecipient, QueueEntry, Reply, Verdict
+from lettermta.message import BodyType, QueuedRecipient, QueueEntry, Reply, Verdict
 from lettermta.smtp.client_content import stuffed, stuffed_pieces
 from lettermta.smtp.client_dialogue import FINAL_DOT, Awaited, Dialogue
 from lettermta.smtp.client_replies import reply_of
@@ -172,7 +172,7 @@ class Transaction:
             self._asked.append(index)
             rcpts.append(b"RCPT TO:<%b>\r\n" % path)
         size = b"" if offered.size is None else b" SIZE=%d" % self._content.size
-        body = b" BODY=8BITMIME" if entry.eight_bit and offered.eight_bit else b""
+        body = b" BODY=8BITMIME" if entry.options.body is not BodyType.SEVEN_BIT and offered.eight_bit else b""
         utf8 = b" SMTPUTF8" if international else b""
         return b"MAIL FROM:<%b>%b%b%b\r\n" % (sender, size, body, utf8), rcpts
 

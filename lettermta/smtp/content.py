@@ -6,12 +6,15 @@ of splitting them over reads comes to the same.
 
 from __future__ import annotations
 
+import re
+
 from twisted.internet.defer import Deferred
 
 from lettermta.interfaces import IContent
 from lettermta.message import Refused, Reply
 
 _END = b"\r\n.\r\n"
+_ANY_LINE_END = re.compile(rb"\r\n|\r|\n")
 
 TOO_LARGE = Reply(552, "5.3.4", "Message larger than the limit")
 BARE_LINE_END = Reply(550, "5.6.0", "A bare CR or LF in the content: lines must end in CRLF (RFC 5321 section 2.3.8)")
@@ -19,16 +22,18 @@ BARE_LINE_END = Reply(550, "5.6.0", "A bare CR or LF in the content: lines must 
 
 class ContentReader:
     """Takes octets until the end of the content and hands the un-stuffed content to ``sink``, at most ``limit`` octets of it.
+    With ``repair``, bare CRs and LFs become CRLFs instead of a fault.
 
     ``fault`` is the reply that the content has earned so far, or None. From the first fault on nothing is kept, but the end is still
     found, so the session stays in step.
     """
 
-    __slots__ = ("_held", "_lead", "_limit", "_sink", "fault", "wait")
+    __slots__ = ("_held", "_lead", "_limit", "_repair", "_sink", "fault", "wait")
 
-    def __init__(self, sink: IContent, limit: int) -> None:
+    def __init__(self, sink: IContent, limit: int, *, repair: bool = False) -> None:
         self._sink = sink
         self._limit = limit
+        self._repair = repair
         # The first line follows the CRLF of DATA itself, so a dot at its start is found like any other; the two octets are not content.
         self._held = b"\r\n"
         self._lead = 2
@@ -58,8 +63,8 @@ class ContentReader:
         """Keep a piece that splits no CRLF and no stuffed dot."""
         if self.fault is BARE_LINE_END or not piece:
             return
-        ends = piece.count(b"\r\n")
-        if piece.count(b"\n") != ends or piece.count(b"\r") != ends:
+        bare = has_bare_line_end(piece)
+        if bare and not self._repair:
             # Goes before any other fault, or the reply would depend on how the octets came.
             self.fail(BARE_LINE_END)
             return
@@ -69,6 +74,9 @@ class ContentReader:
         if self._lead:
             piece = piece[self._lead :]
             self._lead = 0
+        if bare:
+            # Last, so that nothing made here is taken for stuffing or for the end: it leaves stuffed again.
+            piece = normalised(piece)
         if self._sink.size + len(piece) > self._limit:
             self.fail(TOO_LARGE)
             return
@@ -76,6 +84,17 @@ class ContentReader:
             self.wait = self._sink.write(piece)
         except Refused as refused:
             self.fail(refused.reply)
+
+
+def has_bare_line_end(piece: bytes) -> bool:
+    """Whether there is a CR or LF that is not part of a CRLF; ``piece`` splits no CRLF."""
+    ends = piece.count(b"\r\n")
+    return piece.count(b"\n") != ends or piece.count(b"\r") != ends
+
+
+def normalised(piece: bytes) -> bytes:
+    """Text whose bare CRs and LFs have become CRLFs; ``piece`` splits no CRLF."""
+    return _ANY_LINE_END.sub(b"\r\n", piece)
 
 
 def _begun(buffer: bytes) -> int:

@@ -1,32 +1,51 @@
-"""The server's side on Twisted: connections, TLS on them, and the choice between TLS and clear text by the first octet.
+"""The server's side on Twisted: connections, what comes before a session on them, TLS, and time.
 
 :class:`ESMTPFactory` builds one :class:`ESMTPProtocol` a connection, which lends its transport to a
 :class:`~lettermta.smtp.session.ServerSession`. Twisted's own SMTP classes are not used; ``docs/design.md`` says why.
+
+    ARRIVING (PROXY header) -> DETECTING (first octet) -> HANDSHAKE -> SPEAKING -> PARTING
 """
 
 from __future__ import annotations
 
 import enum
 import ipaddress
+from collections.abc import Sequence
 from typing import Any
 
+from attrs import define
+from OpenSSL import SSL
 from twisted.internet.interfaces import IAddress, IDelayedCall, IHandshakeListener, IOpenSSLServerConnectionCreator, IReactorTime
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from lettermta import metrics
+from lettermta.config import Network
 from lettermta.interfaces import ISMTPServer
 from lettermta.message import Peer, Reply
+from lettermta.smtp.admission import Admission, Admitted, Caps, Cause, Denied, LoginGuard, Pace, Patience, Turn, Visit
+from lettermta.smtp.channel_binding import channel_binding
+from lettermta.smtp.proxy import ProxyFault, ProxyHeader
 from lettermta.smtp.sending import send
-from lettermta.smtp.session import SHUTTING_DOWN, TOO_SLOW, IWire, ServerSession
+from lettermta.smtp.session import SHUTTING_DOWN, TOO_SLOW, IWire, ServerSession, SessionRules
 
 TLS_HELLO = b"\x16"
 """The first octet of a TLS record that carries a ClientHello (RFC 8446 section 5.1); no SMTP command begins with it."""
 PARTING_SECONDS = 5.0
 """How long the peer may take to close its side (and TLS) before the connection is cut."""
 COMMAND_SECONDS = 300.0
-"""How long a client may take over a command or a piece of content (RFC 5321 section 4.5.3.2.7)."""
+"""How long a client may take over a command by default (RFC 5321 section 4.5.3.2.7)."""
+
+MAKING_ROOM = Reply(421, "4.7.0", "Too many connections, and this one was idle")
+
+_REFUSALS = {
+    Cause.ALL: "total_limit",
+    Cause.ADDRESS: "address_limit",
+    Cause.NETWORK: "network_limit",
+    Cause.FAILED_LOGINS: "login_failures",
+}
 
 
 class Opening(enum.Enum):
@@ -35,6 +54,35 @@ class Opening(enum.Enum):
     CLEAR = "clear text, STARTTLS offered"
     TLS = "TLS at once"
     DETECT = "either, by the client's first octet"
+
+
+class Stage(enum.Enum):
+    """How far a connection is."""
+
+    ARRIVING = "a PROXY header is awaited"
+    DETECTING = "the first octet is awaited"
+    HANDSHAKE = "TLS is being made, before the banner"
+    SPEAKING = "the session has the connection"
+    PARTING = "it is over, but for the closing"
+
+
+@define
+class Edge:
+    """What all listeners of a process share: who may connect, how failed logins are answered, how slow clients may be."""
+
+    admission: Admission
+    guard: LoginGuard
+    pace: Pace
+    rules: SessionRules = SessionRules()  # noqa: RUF009 - frozen
+
+    @classmethod
+    def generous(cls, clock: IReactorTime) -> Edge:
+        """One that caps nothing which a test or a private network would notice."""
+        return cls(
+            Admission(Caps(100_000, 100_000, 100_000), (), clock),
+            LoginGuard(1000, 1.0, (), clock),
+            Pace(COMMAND_SECONDS, COMMAND_SECONDS, 1.0),
+        )
 
 
 class ESMTPFactory(Factory):
@@ -47,18 +95,25 @@ class ESMTPFactory(Factory):
         server: ISMTPServer,
         clock: IReactorTime,
         *,
+        edge: Edge | None = None,
         listener: str = "smtp",
         opening: Opening = Opening.CLEAR,
         tls: IOpenSSLServerConnectionCreator | None = None,
         detection_time: float = 0.5,
+        proxies: Sequence[Network] = (),
     ) -> None:
         self.server = server
         self.clock = clock
+        self.edge = edge or Edge.generous(clock)
         self.listener = listener
         self.opening = opening
         self.tls = tls
         self.detection_time = detection_time
+        self.proxies = tuple(proxies)
+        """Networks whose connections begin with a PROXY header; nobody else's do."""
         self.protocols: set[ESMTPProtocol] = set()
+        self.accepted = metrics.CONNECTIONS_ACCEPTED[listener]
+        self.open = metrics.SESSIONS_OPEN[listener]
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """An ESMTPProtocol for a connection from ``addr``."""
@@ -96,86 +151,193 @@ class ESMTPProtocol(Protocol):
     def __init__(self, factory: ESMTPFactory, peer: Peer) -> None:
         self._clock = factory.clock
         self._peer = peer
-        self._session = ServerSession(factory.server, peer, self, starttls=factory.tls is not None)
+        self._edge = factory.edge
+        self._session = ServerSession(
+            factory.server,
+            peer,
+            self,
+            factory.edge.guard,
+            factory.clock,
+            starttls=factory.tls is not None,
+            rules=factory.edge.rules,
+        )
+        self._patience = Patience(factory.edge.pace, factory.clock)
+        self._stage = Stage.DETECTING
+        self._visit: Visit | None = None
+        self._header: ProxyHeader | None = None
+        self._spoken = False
+        """The client has sent something in the session."""
+        self._in_handshake = False
         self._detection: IDelayedCall | None = None
         self._parting: IDelayedCall | None = None
         self._timer: IDelayedCall | None = None
-        self._deadline = 0.0
-        self._greeted = False
 
     # -- the transport calls
 
     def connectionMade(self) -> None:
-        """Begin as the listener says."""
+        """Begin with a PROXY header where the peer is a named proxy, else with whatever the listener begins with."""
         self.factory.protocols.add(self)
+        self.factory.accepted.inc()
+        self.factory.open.inc()
         self.transport.setTcpNoDelay(True)
-        self._postpone()
-        self._timer = self._clock.callLater(COMMAND_SECONDS, self._check_deadline)
-        if self.factory.opening is Opening.CLEAR:
-            self._greet()
-        elif self.factory.opening is Opening.TLS:
-            self.start_tls()
+        self._arm()
+        if self.factory.proxies and any(ipaddress.ip_address(self._peer.address) in network for network in self.factory.proxies):
+            self._stage = Stage.ARRIVING
+            self._header = ProxyHeader()
         else:
-            self._detection = self._clock.callLater(self.factory.detection_time, self._detected_clear)
+            self._enter()
 
     def dataReceived(self, data: bytes) -> None:
         """Octets from the client, decrypted where TLS is on."""
-        if self._detection is not None:
+        if self._stage is Stage.SPEAKING:
+            self._patience.received(len(data))
+            if not self._spoken and not self._begins_well(data):
+                return
+            self._session.receive(data)
+        elif self._stage is Stage.DETECTING:
             self._detect(data)
-            return
-        self._postpone()
-        self._session.receive(data)
+        elif self._stage is Stage.ARRIVING:
+            self._read_header(data)
 
     def handshakeCompleted(self) -> None:
         """TLS is up, by STARTTLS or from the beginning."""
+        if self._stage is Stage.PARTING:
+            return
         connection = self.transport.getHandle()
-        description = f"{connection.get_protocol_version_name()} {connection.get_cipher_name()}"
-        self._session.secured(description)
-        if not self._greeted and self._parting is None:
+        version = connection.get_protocol_version_name()
+        metrics.TLS_HANDSHAKES[version].inc()
+        self._in_handshake = False
+        self._session.secured(f"{version} {connection.get_cipher_name()}", channel_binding(connection))
+        if self._stage is Stage.HANDSHAKE:
             self._greet()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is gone."""
         self.factory.protocols.discard(self)
+        self.factory.open.dec()
+        if self._in_handshake:
+            self._handshake_failed(reason)
+        elif self._stage is Stage.SPEAKING:
+            metrics.SESSIONS_ENDED["lost"].inc()
+        self._stage = Stage.PARTING
+        self._leave()
         for timer in (self._detection, self._parting, self._timer):
             if timer is not None and timer.active():
                 timer.cancel()
+        self._detection = self._parting = self._timer = None
         self._session.lost()
 
-    # -- the first octet
+    # -- coming in
+
+    def _read_header(self, data: bytes) -> None:
+        assert self._header is not None
+        try:
+            header = self._header.feed(data)
+        except ProxyFault as fault:
+            self.log.warn("{peer.address} sent no PROXY header that can be accepted: {fault}", peer=self._peer, fault=str(fault))
+            metrics.CONNECTIONS_REFUSED[self.factory.listener, "proxy_header"].inc()
+            self.close()
+            return
+        if header is None:
+            return
+        self._header = None
+        if header.source is not None:
+            self._peer.address, self._peer.port = header.source.address, header.source.port
+        self._enter()
+        if header.rest and self._stage is not Stage.PARTING:
+            self.transport.protocol.dataReceived(header.rest)
+
+    def _enter(self) -> None:
+        """The client's address is known: let it in or not."""
+        denied: Denied | Admitted | None = self._edge.guard.denies(self._peer.address)
+        if denied is None:
+            denied = self._edge.admission.enter(self._peer.address, self)
+        if isinstance(denied, Denied):
+            self.log.info("{peer.address} is not let in: {cause}", peer=self._peer, cause=denied.cause.value)
+            metrics.CONNECTIONS_REFUSED[self.factory.listener, _REFUSALS[denied.cause]].inc()
+            if self.factory.opening is not Opening.TLS:
+                self.transport.write(denied.reply.encode())
+            self.close()
+            return
+        self._visit = denied.visit
+        if denied.yields is not None:
+            yielding: ESMTPProtocol = denied.yields.connection  # type: ignore[assignment]
+            yielding.make_room()
+        self._open()
+
+    def _open(self) -> None:
+        self._patience.command()
+        if self.factory.opening is Opening.CLEAR:
+            self._greet()
+        elif self.factory.opening is Opening.TLS:
+            self._stage = Stage.HANDSHAKE
+            self.start_tls()
+        else:
+            self._stage = Stage.DETECTING
+            self._detection = self._clock.callLater(self.factory.detection_time, self._detected_clear)
 
     def _detect(self, data: bytes) -> None:
-        assert self._detection is not None
-        self._detection.cancel()
-        self._detection = None
+        if self._detection is not None:
+            self._detection.cancel()
+            self._detection = None
         if data.startswith(TLS_HELLO):
+            self._stage = Stage.HANDSHAKE
             self.start_tls()
             self.transport.protocol.dataReceived(data)
         else:
             self._greet()
-            self._session.receive(data)
+            self.dataReceived(data)
 
     def _detected_clear(self) -> None:
         self._detection = None
         self._greet()
 
     def _greet(self) -> None:
-        self._greeted = True
+        self._stage = Stage.SPEAKING
+        self._patience.command()
         self._session.greet()
+
+    def _begins_well(self, data: bytes) -> bool:
+        """Whether what a client says first may be SMTP; TLS on a port that begins in clear is the mistake made most."""
+        self._spoken = True
+        if self._peer.tls is None and data.startswith(TLS_HELLO):
+            self.log.info("{peer.address} began TLS at once on {peer.listener}, which begins in clear", peer=self._peer)
+            metrics.TLS_FAILURES["hello_on_starttls_port"].inc()
+            self.close()
+            return False
+        return True
+
+    def _handshake_failed(self, reason: Failure) -> None:
+        cause = _tls_cause(reason)
+        metrics.TLS_FAILURES[cause].inc()
+        metrics.SESSIONS_ENDED["tls"].inc()
+        self.log.info(
+            "{peer.address}: no TLS on {peer.listener}: {cause} ({reason})",
+            peer=self._peer,
+            cause=cause.replace("_", " "),
+            reason=reason.getErrorMessage(),
+        )
+
+    def _leave(self) -> None:
+        if self._visit is not None:
+            self._edge.admission.leave(self._visit)
+            self._visit = None
 
     # -- the session calls (IWire)
 
     def write(self, data: bytes) -> None:
-        """Send replies; from then on it is the client's time that runs, however long we took."""
-        self._postpone()
+        """Send replies."""
         send(self.transport, data)
 
     def start_tls(self) -> None:
         """Put TLS between the transport and this protocol."""
+        self._in_handshake = True
+        self._patience.command()
         self.transport.startTLS(self.factory.tls)
 
     def close(self) -> None:
         """Part; a peer that does not follow is cut off, since TLS's closing has no timer of its own."""
+        self._stage = Stage.PARTING
         if self._parting is None:
             if self._detection is not None:
                 self._detection.cancel()
@@ -191,31 +353,57 @@ class ESMTPProtocol(Protocol):
         """Read again."""
         self.transport.resumeProducing()
 
+    def turn(self, whose: Turn) -> None:
+        """Whose time runs from now on."""
+        if whose is Turn.OURS:
+            self._patience.pause()
+        elif whose is Turn.CONTENT:
+            self._patience.content()
+        else:
+            self._patience.command()
+            if self._visit is not None:
+                self._edge.admission.active(self._visit)
+
+    def logged_in(self) -> None:
+        """The client has shown who it is: it makes room for nobody."""
+        if self._visit is not None:
+            self._edge.admission.logged_in(self._visit)
+
     # -- time
 
-    def _postpone(self) -> None:
-        self._deadline = self._clock.seconds() + COMMAND_SECONDS
+    def _arm(self) -> None:
+        """One timer a connection, armed again when it rings: resetting one at every command would cost more than the command."""
+        pace = self._edge.pace
+        self._timer = self._clock.callLater(
+            max(min(self._patience.left(), pace.command_seconds, pace.content_seconds), 0.05), self._check_time
+        )
 
-    def _check_deadline(self) -> None:
-        """One timer a connection, armed again at most once a period: resetting a timer at every read would cost more than the read."""
-        rest = self._deadline - self._clock.seconds()
-        if rest <= 0 and not self._session.answering:
-            self.log.info("{peer.address} timed out", peer=self._peer)
-            self._timer = None
-            self._end(TOO_SLOW)
-        else:
-            self._timer = self._clock.callLater(max(rest, 1.0), self._check_deadline)
+    def _check_time(self) -> None:
+        self._timer = None
+        if self._patience.left() > 0:
+            self._arm()
+            return
+        cause = "too_slow" if self._patience.turn is Turn.CONTENT else "timed_out"
+        self.log.info("{peer.address}: {cause}", peer=self._peer, cause=cause.replace("_", " "))
+        metrics.SESSIONS_ENDED[cause].inc()
+        self._end(TOO_SLOW)
 
-    # -- shutting down
+    # -- ending it
+
+    def make_room(self) -> None:
+        """Another connection takes the place of this idle one, which has been counted out."""
+        self._visit = None
+        self._end(MAKING_ROOM)
 
     def drain(self) -> None:
         """End the session unless a message is in hand."""
-        if not self._session.busy:
+        if not self._session.busy and self._stage is not Stage.PARTING:
+            metrics.SESSIONS_ENDED["shutting_down"].inc()
             self._end(SHUTTING_DOWN)
 
     def _end(self, reply: Reply) -> None:
         """End the session by ``reply``, or without a word where TLS is not up yet or may be what the client is about to begin."""
-        if self._greeted:
+        if self._stage is Stage.SPEAKING:
             self._session.end(reply)
         else:
             self._session.lost()
@@ -224,3 +412,24 @@ class ESMTPProtocol(Protocol):
     def abort(self) -> None:
         """Cut the connection."""
         self.transport.abortConnection()
+
+
+_TLS_CAUSES = (
+    ("clear_on_tls_port", ("http request", "wrong version number", "packet length too long", "record layer failure", "unknown protocol")),
+    ("version", ("unsupported protocol", "version too low", "no protocols available", "inappropriate fallback")),
+    ("cipher", ("no shared cipher", "no suitable", "no cipher")),
+    (
+        "certificate",
+        ("alert unknown ca", "alert bad certificate", "alert certificate", "certificate unknown", "unknown ca", "bad certificate"),
+    ),
+)
+"""OpenSSL's reasons, as they begin to differ by version, for each cause that the counters know."""
+
+
+def _tls_cause(reason: Failure) -> str:
+    """Why a handshake came to nothing, as the counters call it."""
+    error = reason.value
+    if not isinstance(error, SSL.Error):
+        return "closed"
+    said = " ".join(str(entry[-1]) for entry in (error.args[0] if error.args else ())).lower()
+    return next((cause for cause, words in _TLS_CAUSES if any(word in said for word in words)), metrics.OTHER)

@@ -1,52 +1,57 @@
-"""The server's state machine, apart from the socket (RFC 5321, 2920, 3207, 4954).
+"""The server's state machine, apart from the socket (RFC 5321, 2920, 3207).
 
 Octets go in by :meth:`ServerSession.receive`; replies leave by the wire, in the order of the commands: one command is carried out at a
 time, and while its answer is awaited what comes in is kept, not looked at (RFC 2920 section 3.2). How the octets are split over reads
-makes no difference. No client's octets are logged or answered unparsed.
+makes no difference. No client's octets are logged or answered unparsed. Logging in is :mod:`lettermta.smtp.authentication`'s, mail is
+:mod:`lettermta.smtp.transaction`'s.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import enum
+import time
 from collections.abc import Callable, Mapping
-from typing import Any
 
-from twisted.cred.credentials import ICredentials
-from twisted.cred.error import UnauthorizedLogin
+from attrs import frozen
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import Interface
 
-from lettermta.interfaces import IContent, ISMTPServer, ISubmitter
-from lettermta.message import Envelope, Peer, Refused, Reply
+from lettermta import metrics
+from lettermta.interfaces import ISMTPServer
+from lettermta.message import Peer, Refused, Reply
 from lettermta.smtp import grammar
-from lettermta.smtp.content import ContentReader
-from lettermta.smtp.sasl import MAX_RESPONSE, MECHANISMS, Challenge, MalformedResponse, Mechanism
+from lettermta.smtp.admission import LoginGuard, Turn
+from lettermta.smtp.authentication import Authentication
+from lettermta.smtp.channel_binding import Binding
+from lettermta.smtp.chunks import ChunkReader, Swallow
+from lettermta.smtp.extensions import announced
+from lettermta.smtp.sasl import MAX_RESPONSE
+from lettermta.smtp.transaction import ContentRules, OutOfStep, Reader, Transaction
 
 MAX_COMMAND = 2048
 """Octets of a command line: 512 and the allowances of the extensions (RFC 5321 section 4.5.3.1.4)."""
 MAX_WAITING = 65_536
 """Octets that may come in while an answer is awaited before the wire is asked to pause."""
 MAX_ERRORS = 20
-"""Refused commands since the last message accepted after which the session ends (RFC 5321 section 4.3.2 allows 421 at any time)."""
+"""Refused commands after which the session ends (RFC 5321 section 4.3.2 allows 421 at any time)."""
+MAX_MESSAGES = 10_000
+"""Transactions of one session (RFC 9422, MAILMAX)."""
 
 OK = Reply(250, "2.0.0", "Ok")
-GO_AHEAD = Reply(354, None, "End data with <CR><LF>.<CR><LF>")
 BYE = Reply(221, "2.0.0", "Bye")
-NO_TRANSACTION = Reply(503, "5.5.1", "MAIL first")
 HELLO_FIRST = Reply(503, "5.5.1", "EHLO first")
 IN_TRANSACTION = Reply(503, "5.5.1", "Not while a transaction is open; RSET first")
 AUTHENTICATION_REQUIRED = Reply(530, "5.7.0", "Authentication required")
-INVALID_CREDENTIALS = Reply(535, "5.7.8", "Authentication credentials invalid")
 LOCAL_ERROR = Reply(451, "4.3.0", "Local error, try again later")
-TOO_MANY_ERRORS = Reply(421, "4.7.0", "Too many errors, closing the connection")
 INSUFFICIENT_STORAGE = Reply(452, "4.3.1", "The message could not be stored, try again later")
-TOO_MANY_RECIPIENTS = Reply(452, "4.5.3", "Too many recipients")
+TOO_MANY_ERRORS = Reply(421, "4.7.0", "Too many errors, closing the connection")
+TOO_MANY_LOGINS = Reply(421, "4.7.0", "Too many failed logins, closing the connection")
+TOO_MANY_MESSAGES = Reply(421, "4.7.0", "Too many messages in one session, open another")
+NOT_SMTP = Reply(421, "4.7.0", "This is an SMTP server")
 TOO_LONG = Reply(500, "5.5.2", "Line too long")
-RESPONSE_TOO_LONG = Reply(500, "5.5.6", "Authentication exchange line is too long")
 SHUTTING_DOWN = Reply(421, "4.3.2", "Shutting down, try again later")
 TOO_SLOW = Reply(421, "4.4.2", "Timed out, closing the connection")
 
@@ -69,6 +74,12 @@ class IWire(Interface):
     def resume() -> None:
         """Read again."""
 
+    def turn(whose: Turn) -> None:
+        """From now on it is our turn, or time for a whole command or for content begins."""
+
+    def logged_in() -> None:
+        """The client has shown who it is."""
+
 
 class Phase(enum.Enum):
     """What the next octets are."""
@@ -82,29 +93,45 @@ class Phase(enum.Enum):
     CLOSED = "ignored"
 
 
+@frozen
+class SessionRules:
+    """How long a session's patience lasts, and how it reads content."""
+
+    errors: int = MAX_ERRORS
+    messages: int = MAX_MESSAGES
+    content: ContentRules = ContentRules()  # noqa: RUF009 - frozen
+
+
 class ServerSession:
     """One SMTP session as the server sees it. ``starttls``: whether STARTTLS can be offered."""
 
     log = Logger()
 
-    def __init__(self, server: ISMTPServer, peer: Peer, wire: IWire, *, starttls: bool) -> None:
+    def __init__(
+        self,
+        server: ISMTPServer,
+        peer: Peer,
+        wire: IWire,
+        guard: LoginGuard,
+        clock: IReactorTime,
+        *,
+        starttls: bool,
+        rules: SessionRules = SessionRules(),
+    ) -> None:
         self._server = server
         self._peer = peer
         self._wire = wire
         self._starttls = starttls
+        self._rules = rules
         self._phase = Phase.COMMAND
         self._buffer = b""
         self._out: list[bytes] = []
         self._errors = 0
+        self._messages = 0
         self._paused = False
         self._running = False
-        self._login: ISubmitter | None = None
-        self._logout: Callable[[], None] | None = None
-        self._exchange: Mechanism | None = None
-        self._submitter: ISubmitter | None = None
-        self._envelope: Envelope | None = None
-        self._content: IContent | None = None
-        self._reader: ContentReader | None = None
+        self._authentication = Authentication(server, peer, guard, clock)
+        self._transaction = Transaction(peer, rules.content, time.time)
 
     # -- what the connection calls
 
@@ -117,21 +144,22 @@ class ServerSession:
         self._buffer = self._buffer + data if self._buffer else data
         self._run()
 
-    def secured(self, description: str) -> None:
+    def secured(self, description: str, binding: Binding) -> None:
         """The TLS handshake is complete: the session starts afresh and knows nothing of what was said in clear (RFC 3207 section 4.2)."""
         if self._phase is Phase.CLOSED:
             return
         self._peer.tls = description
         self._peer.helo, self._peer.esmtp = "", False
-        self._reset()
-        self._end_login()
-        self._phase = Phase.COMMAND
+        self._transaction.reset()
+        self._authentication.forget()
+        self._authentication.binding = binding
+        self._to_commands()
 
     def lost(self) -> None:
         """The connection is gone: nothing that it left half-done remains."""
         self._phase = Phase.CLOSED
-        self._reset()
-        self._end_login()
+        self._transaction.reset()
+        self._authentication.forget()
         self._buffer = b""
 
     def end(self, reply: Reply) -> None:
@@ -168,7 +196,7 @@ class ServerSession:
                     break
                 line, self._buffer = self._buffer[: end + 1], self._buffer[end + 1 :]
                 if phase is Phase.SASL:
-                    self._sasl_response(line)
+                    self._authenticate(self._authentication.respond(line))
                 else:
                     self._command(line)
             elif phase is Phase.OVERLONG:
@@ -188,10 +216,7 @@ class ServerSession:
 
     def _begin_overlong(self) -> None:
         """Refuse a line as soon as it is too long, since it may never end; it ends an exchange, too (RFC 4954 section 4)."""
-        reply = TOO_LONG
-        if self._phase is Phase.SASL:
-            reply = RESPONSE_TOO_LONG
-            self._end_login()
+        reply = self._authentication.too_long() if self._phase is Phase.SASL else TOO_LONG
         self._phase = Phase.OVERLONG
         self._refuse(reply)
 
@@ -219,6 +244,8 @@ class ServerSession:
             self._refuse(Reply(501, "5.5.4", f"Syntax: {fault}"))
         except Refused as refused:
             self._refuse(refused.reply, refused.cause)
+        if self._phase is Phase.COMMAND:
+            self._wire.turn(Turn.COMMAND)
 
     # -- replies
 
@@ -236,10 +263,18 @@ class ServerSession:
         if cause:
             self.log.info("{peer.address} refused: {reply}: {cause}", peer=self._peer, reply=reply, cause=cause)
         self._send(reply)
+        metrics.COMMANDS_REFUSED[str(reply.code)].inc()
         self._errors += 1
-        if self._errors >= MAX_ERRORS:
-            self._send(TOO_MANY_ERRORS)
-            self._close()
+        if self._authentication.exhausted:
+            self._end_with(TOO_MANY_LOGINS, "login_failures")
+        elif self._errors >= self._rules.errors:
+            self._end_with(TOO_MANY_ERRORS, "errors")
+
+    def _end_with(self, reply: Reply, cause: str) -> None:
+        self.log.info("{peer.address}: session ended: {reply}", peer=self._peer, reply=reply)
+        metrics.SESSIONS_ENDED[cause].inc()
+        self._send(reply)
+        self._close()
 
     def _close(self) -> None:
         self._flush()
@@ -249,6 +284,7 @@ class ServerSession:
     def _await(self, answer: Deferred[Reply]) -> None:
         """Keep what comes in until ``answer`` fires, then send it and go on."""
         self._phase = Phase.ANSWERING
+        self._wire.turn(Turn.OURS)
         answer.addErrback(self._failed)
         answer.addCallback(self._answered)
 
@@ -265,14 +301,21 @@ class ServerSession:
     def _answered(self, reply: Reply) -> None:
         if self._phase is not Phase.ANSWERING:
             return  # the client has gone; what was accepted stays accepted
-        self._phase = Phase.COMMAND
+        self._to_commands()
         if reply.positive:
             # A session that is kept open for a day's mail is not to be ended for a few faults in all of it.
             self._errors = 0
             self._send(reply)
+        elif reply.code == AUTH_CONTINUES:
+            self._phase = Phase.SASL
+            self._send(reply)
         else:
             self._refuse(reply)
         self._go_on()
+
+    def _to_commands(self) -> None:
+        self._phase = Phase.COMMAND
+        self._wire.turn(Turn.COMMAND)
 
     def _go_on(self) -> None:
         if self._paused:
@@ -286,24 +329,22 @@ class ServerSession:
     def _helo(self, argument: bytes) -> None:
         """HELO (RFC 5321 section 4.1.1.1)."""
         self._peer.helo, self._peer.esmtp = grammar.helo_name(argument), False
-        self._reset()
+        self._transaction.reset()
         self._send(Reply(250, None, self._server.hostname))
 
     def _ehlo(self, argument: bytes) -> None:
         """EHLO (RFC 5321 section 4.1.1.1); the answer's first word is the host name, or clients break."""
         self._peer.helo, self._peer.esmtp = grammar.helo_name(argument), True
-        self._reset()
+        self._transaction.reset()
         secure = self._peer.tls is not None
-        lines = [self._server.hostname, "PIPELINING", f"SIZE {self._max_size()}", "8BITMIME", "ENHANCEDSTATUSCODES"]
-        if self._starttls and not secure:
-            lines.append("STARTTLS")
-        if self._login is None and (mechanisms := self._server.mechanisms(secure)):
-            lines.append("AUTH " + " ".join(mechanisms))
-        self._send(Reply(250, None, "\n".join(lines)))
-
-    def _max_size(self) -> int:
-        submitter = self._login or self._server.trusted(self._peer)
-        return self._server.max_size if submitter is None else submitter.max_size
+        submitter = self._authentication.submitter or self._server.trusted(self._peer)
+        limits = self._server if submitter is None else submitter
+        keywords = announced(
+            limits.max_size, limits.max_recipients, self._rules.messages, secure=secure, starttls=self._starttls and not secure
+        )
+        if mechanisms := self._authentication.offered():
+            keywords.append("AUTH " + " ".join(mechanisms))
+        self._send(Reply(250, None, "\n".join([self._server.hostname, *keywords])))
 
     def _begin_tls(self, argument: bytes) -> None:
         """STARTTLS (RFC 3207). Octets behind the line were sent in clear to be taken for encrypted ones (CVE-2011-0411): an attack."""
@@ -311,15 +352,17 @@ class ServerSession:
             raise Refused(Reply(501, "5.5.4", "Syntax: STARTTLS has no parameters"))
         if not self._starttls or self._peer.tls is not None:
             raise Refused(Reply(503, "5.5.1", "TLS is not available or in use already"))
-        if self._envelope is not None:
+        if self._transaction.open:
             raise Refused(IN_TRANSACTION)
         if self._buffer:
             self.log.warn("{peer.address} sent octets behind STARTTLS: connection dropped", peer=self._peer)
+            metrics.SESSIONS_ENDED["injection"].inc()
             self._close()
             return
         self._send(Reply(220, "2.0.0", "Ready to start TLS"))
         self._flush()
         self._phase = Phase.HANDSHAKE
+        self._wire.turn(Turn.COMMAND)
         self._wire.start_tls()
 
     def _noop(self, argument: bytes) -> None:
@@ -328,11 +371,12 @@ class ServerSession:
 
     def _rset(self, argument: bytes) -> None:
         """RSET (RFC 5321 section 4.1.1.5)."""
-        self._reset()
+        self._transaction.reset()
         self._send(OK)
 
     def _quit(self, argument: bytes) -> None:
         """QUIT (RFC 5321 section 4.1.1.10)."""
+        metrics.SESSIONS_ENDED["quit"].inc()
         self._send(BYE)
         self._close()
 
@@ -344,6 +388,10 @@ class ServerSession:
         """HELP (RFC 5321 section 4.1.1.8)."""
         self._send(Reply(214, "2.0.0", "RFC 5321 and the extensions that EHLO lists"))
 
+    def _not_smtp(self, argument: bytes) -> None:
+        """Another protocol's client, or a browser made to speak to this port (HARD-CASES row 30)."""
+        self._end_with(NOT_SMTP, "errors")
+
     def _not_implemented(self, argument: bytes) -> None:
         raise Refused(Reply(502, "5.5.1", "Command not implemented"))
 
@@ -352,213 +400,121 @@ class ServerSession:
     def _auth(self, argument: bytes) -> None:
         if not self._peer.esmtp:
             raise Refused(HELLO_FIRST)
-        if self._login is not None:
-            raise Refused(Reply(503, "5.5.1", "Authenticated already"))
-        if self._envelope is not None:
+        if self._transaction.open:
             raise Refused(IN_TRANSACTION)
-        name, blank, initial = argument.strip().partition(b" ")
-        if not name:
-            raise Refused(Reply(501, "5.5.4", "Syntax: AUTH mechanism"))
-        mechanism = name.decode("ascii", "replace").upper()
-        offered = self._server.mechanisms(self._peer.tls is not None)
-        if mechanism not in offered:
-            if self._peer.tls is None and mechanism in self._server.mechanisms(True):
-                raise Refused(Reply(538, "5.7.11", "Encryption required for this mechanism"))
-            raise Refused(Reply(504, "5.5.4", "Mechanism not available"))
-        self._exchange = MECHANISMS[mechanism](self._server.hostname)
-        self._peer.login = mechanism
-        try:
-            # "=" stands for an initial response of no octets (RFC 4954 section 4).
-            decoded = None if not blank else b"" if initial == b"=" else _decode(initial)
-            self._sasl_step(self._exchange.begin(decoded))
-        except MalformedResponse:
-            self._sasl_malformed()
+        self._authenticate(self._authentication.begin(argument))
 
-    def _sasl_response(self, line: bytes) -> None:
-        self._phase = Phase.COMMAND
-        exchange = self._exchange
-        assert exchange is not None
-        if not line.endswith(b"\r\n"):
-            self._sasl_malformed()
-            return
-        response = line[:-2]
-        if response == b"*":
-            self._end_login()
-            self._refuse(Reply(501, "5.7.0", "Authentication canceled"))
-            return
-        try:
-            self._sasl_step(exchange.respond(_decode(response)))
-        except MalformedResponse:
-            self._sasl_malformed()
-
-    def _sasl_malformed(self) -> None:
-        self._end_login()
-        self._refuse(Reply(501, "5.5.2", "Malformed authentication response"))
-
-    def _sasl_step(self, step: Challenge | ICredentials) -> None:
-        if isinstance(step, Challenge):
+    def _authenticate(self, answer: Reply | Deferred[Reply]) -> None:
+        """Go on with a login: wait for its check, or for the client's next response."""
+        if isinstance(answer, Deferred):
+            self._await(answer.addCallback(self._told_of_login))
+        elif answer.code == AUTH_CONTINUES:
             self._phase = Phase.SASL
-            self._send(Reply(334, None, base64.b64encode(step.octets).decode()))
-            return
-        self._exchange = None
-        login = self._server.portal.login(step, self._peer, ISubmitter)
-        self._await(login.addCallbacks(self._logged_in, self._not_logged_in))
-
-    def _logged_in(self, result: tuple[object, Any, Callable[[], None]]) -> Reply:
-        _, submitter, logout = result
-        if self._phase is Phase.CLOSED:
-            logout()
+            self._wire.turn(Turn.COMMAND)
+            self._send(answer)
         else:
-            self._login, self._logout = submitter, logout
-        return Reply(235, "2.7.0", "Authentication succeeded")
+            self._to_commands()
+            if self._told_of_login(answer).positive:
+                self._send(answer)
+            else:
+                self._refuse(answer)
 
-    def _not_logged_in(self, failure: Failure) -> Reply:
-        self._end_login()
-        if isinstance(failure.value, UnauthorizedLogin):
-            self.log.info("{peer.address} was refused a login: {cause}", peer=self._peer, cause=str(failure.value))
-            return INVALID_CREDENTIALS
-        self.log.failure("the login of {peer.address} could not be checked", failure=failure, peer=self._peer)
-        return Reply(454, "4.7.0", "Temporary authentication failure")
-
-    def _end_login(self) -> None:
-        self._exchange = None
-        self._peer.login = None
-        self._login = None
-        if self._logout is not None:
-            logout, self._logout = self._logout, None
-            logout()
+    def _told_of_login(self, reply: Reply) -> Reply:
+        if reply.positive and self._authentication.submitter is not None:
+            self._wire.logged_in()
+        return reply
 
     # -- transactions
 
     def _mail(self, argument: bytes) -> None:
-        """MAIL (RFC 5321 section 4.1.1.2; SIZE of RFC 1870, BODY of RFC 6152, AUTH of RFC 4954 section 5)."""
         if not self._peer.helo:
             raise Refused(HELLO_FIRST)
-        if self._envelope is not None:
-            raise Refused(Reply(503, "5.5.1", "A transaction is open already"))
-        submitter = self._login or self._server.trusted(self._peer)
+        submitter = self._authentication.submitter or self._server.trusted(self._peer)
         if submitter is None:
             raise Refused(AUTHENTICATION_REQUIRED)
-        sender, parameters = grammar.reverse_path(argument)
-        envelope = Envelope(self._peer, sender)
-        if parameters:
-            _apply_parameters(envelope, parameters, submitter)
-        submitter.mail(envelope)
-        self._submitter, self._envelope = submitter, envelope
-        self._send(Reply(250, "2.1.0", "Ok"))
+        if self._messages >= self._rules.messages:
+            self._end_with(TOO_MANY_MESSAGES, "errors")
+            return
+        self._send(self._transaction.mail(argument, submitter))
+        self._messages += 1
 
     def _rcpt(self, argument: bytes) -> None:
-        """RCPT (RFC 5321 section 4.1.1.3)."""
-        envelope, submitter = self._envelope, self._submitter
-        if envelope is None or submitter is None:
-            raise Refused(NO_TRANSACTION)
-        recipient, parameters = grammar.forward_path(argument)
-        if parameters:
-            raise Refused(Reply(555, "5.5.4", f"Parameter {next(iter(parameters))} is not supported"))
-        if len(envelope.recipients) >= submitter.max_recipients:
-            # Not counted as an error: the client is to send to those that were taken (RFC 5321 section 4.5.3.1.10), so it has to stay.
-            self._send(TOO_MANY_RECIPIENTS)
-            return
-        submitter.recipient(envelope, recipient)
-        envelope.recipients.append(recipient)
-        self._send(Reply(250, "2.1.5", "Ok"))
+        self._send(self._transaction.rcpt(argument))
 
     def _data(self, argument: bytes) -> None:
-        """DATA (RFC 5321 section 4.1.1.4)."""
-        if argument.strip():
-            raise Refused(Reply(501, "5.5.4", "Syntax: DATA has no parameters"))
-        if self._envelope is None or self._submitter is None:
-            raise Refused(NO_TRANSACTION)
-        if not self._envelope.recipients:
-            raise Refused(Reply(554, "5.5.1", "No valid recipients"))
-        content = self._submitter.content()
-        self._content = content
-        self._reader = ContentReader(content, self._submitter.max_size)
+        self._send(self._transaction.data(argument))
         self._phase = Phase.CONTENT
-        self._send(GO_AHEAD)
+        self._wire.turn(Turn.CONTENT)
+
+    def _bdat(self, argument: bytes) -> None:
+        try:
+            self._transaction.bdat(argument)
+        except OutOfStep:
+            # How many octets of content follow is not known, and they must not be taken for commands.
+            self._send(Reply(501, "5.5.4", "Syntax: BDAT octets [LAST]"))
+            self._end_with(TOO_MANY_ERRORS, "errors")
+            return
+        self._phase = Phase.CONTENT
+        self._wire.turn(Turn.CONTENT)
+        # A chunk of no octets ends where it begins, without any more of them coming.
+        self._receive_content(b"")
 
     def _receive_content(self, data: bytes) -> None:
-        reader = self._reader
+        reader = self._transaction.reader
         assert reader is not None
         rest = reader.feed(data)
         if rest is not None:
-            self._buffer = rest
+            self._buffer = rest + self._buffer
         write, reader.wait = reader.wait, None
         if write is not None:
             self._await_write(write, reader, self._end_of_content if rest is not None else _read_on)
         elif rest is not None:
             self._end_of_content(reader)
 
-    def _await_write(self, write: Deferred[None], reader: ContentReader, then: Callable[[ContentReader], None]) -> None:
+    def _await_write(self, write: Deferred[None], reader: Reader, then: Callable[[Reader], None]) -> None:
         """Read no more until the content's buffer has taken what it has; it is handed on only when it has all of it."""
         self._phase = Phase.ANSWERING
+        self._wire.turn(Turn.OURS)
         self._paused = True
         self._wire.pause()
         write.addErrback(self._write_failed, reader)
         write.addCallback(self._written, reader, then)
 
-    def _write_failed(self, failure: Failure, reader: ContentReader) -> None:
+    def _write_failed(self, failure: Failure, reader: Reader) -> None:
         if isinstance(failure.value, Refused):
             reader.fail(failure.value.reply)
         else:
             self.log.failure("content of {peer.address} could not be written", failure=failure, peer=self._peer)
             reader.fail(INSUFFICIENT_STORAGE)
 
-    def _written(self, _: None, reader: ContentReader, then: Callable[[ContentReader], None]) -> None:
+    def _written(self, _: None, reader: Reader, then: Callable[[Reader], None]) -> None:
         if self._phase is Phase.ANSWERING:
             self._phase = Phase.CONTENT
+            self._wire.turn(Turn.CONTENT)
             then(reader)
             self._go_on()
 
-    def _end_of_content(self, reader: ContentReader) -> None:
-        """Whatever comes of it, the transaction is over, and the next one starts from nothing (HARD-CASES row 6)."""
-        envelope, submitter, content = self._envelope, self._submitter, self._content
-        assert envelope is not None
-        assert submitter is not None
-        assert content is not None
-        self._content = None
-        self._reset()
-        self._phase = Phase.COMMAND
-        if reader.fault is not None:
+    def _end_of_content(self, reader: Reader) -> None:
+        """The end of the content, or of a chunk of it. Whatever comes of the content, the next transaction starts from nothing."""
+        self._to_commands()
+        if isinstance(reader, Swallow):
+            self._refuse(reader.fault)
+        elif reader.fault is not None:
+            self._transaction.reset()
             self._refuse(reader.fault, "content")
-            return
-        self._await(submitter.submit(envelope, content))
-
-    def _reset(self) -> None:
-        """Forget the transaction."""
-        if self._content is not None:
-            self._content.discard()
-            self._content = None
-        self._reader = None
-        self._envelope = None
-        self._submitter = None
+        elif isinstance(reader, ChunkReader) and not reader.last:
+            self._send(Reply(250, "2.0.0", f"{reader.size} octets received"))
+        else:
+            submitter, envelope, content = self._transaction.finish()
+            self._await(submitter.submit(envelope, content))
 
 
-def _read_on(reader: ContentReader) -> None:
+AUTH_CONTINUES = 334
+"""RFC 4954 section 4."""
+
+
+def _read_on(reader: Reader) -> None:
     """The content goes on."""
-
-
-def _decode(response: bytes) -> bytes:
-    try:
-        return base64.b64decode(response, validate=True)
-    except binascii.Error:
-        raise MalformedResponse from None
-
-
-def _apply_parameters(envelope: Envelope, parameters: Mapping[str, str | None], submitter: ISubmitter) -> None:
-    for keyword, value in parameters.items():
-        if keyword == "SIZE":
-            if value is None or not value.isdecimal() or len(value) > 20:
-                raise grammar.SyntaxFault("SIZE=octets is expected")
-            envelope.size = int(value)
-            if envelope.size > submitter.max_size:
-                raise Refused(Reply(552, "5.3.4", "Message larger than the limit"))
-        elif keyword == "BODY":
-            if value is None or value.upper() not in ("7BIT", "8BITMIME"):
-                raise grammar.SyntaxFault("BODY=7BIT or BODY=8BITMIME is expected")
-            envelope.eight_bit = value.upper() == "8BITMIME"
-        elif keyword != "AUTH":
-            raise Refused(Reply(555, "5.5.4", f"Parameter {keyword} is not supported"))
 
 
 _COMMANDS: Mapping[bytes, Callable[[ServerSession, bytes], None]] = {
@@ -569,6 +525,7 @@ _COMMANDS: Mapping[bytes, Callable[[ServerSession, bytes], None]] = {
     b"MAIL": ServerSession._mail,
     b"RCPT": ServerSession._rcpt,
     b"DATA": ServerSession._data,
+    b"BDAT": ServerSession._bdat,
     b"RSET": ServerSession._rset,
     b"NOOP": ServerSession._noop,
     b"QUIT": ServerSession._quit,
@@ -576,4 +533,5 @@ _COMMANDS: Mapping[bytes, Callable[[ServerSession, bytes], None]] = {
     b"HELP": ServerSession._help,
     b"EXPN": ServerSession._not_implemented,
     b"TURN": ServerSession._not_implemented,
+    **dict.fromkeys((b"GET", b"POST", b"HEAD", b"PUT", b"CONNECT", b"OPTIONS", b"DELETE"), ServerSession._not_smtp),
 }

@@ -14,14 +14,17 @@ from pathlib import Path
 
 from attrs import frozen
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
 from lettermta.smtp.grammar import address_literal
+
+_PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 
 MINIMUM = {"TLSv1.2": SSL.TLS1_2_VERSION, "TLSv1.3": SSL.TLS1_3_VERSION}
 
@@ -46,9 +49,10 @@ class ServerTLS:
         self._contexts: dict[str, SSL.Context] = {}
         first: SSL.Context | None = None
         for pair in pairs:
-            context = _context(pair, MINIMUM[minimum], ciphers)
+            chain = _chain(pair.certificate)
+            context = _context(pair, chain, MINIMUM[minimum], ciphers)
             first = first or context
-            for name in _names(pair.certificate):
+            for name in _names(chain[0]):
                 self._contexts.setdefault(name, context)
         if first is None:
             raise TLSFault("no certificate is given")
@@ -69,7 +73,17 @@ class ServerTLS:
         return SSL.Connection(self._default, None)
 
 
-def _context(pair: CertificatePair, minimum: int, ciphers: str | None) -> SSL.Context:
+def _chain(path: Path) -> list[x509.Certificate]:
+    """The certificates in a PEM file, the server's own first."""
+    try:
+        return x509.load_pem_x509_certificates(path.read_bytes())
+    except OSError as error:
+        raise TLSFault(f"{path}: {error.strerror}") from None
+    except ValueError:
+        raise TLSFault(f"{path}: no PEM certificate could be read") from None
+
+
+def _context(pair: CertificatePair, chain: Sequence[x509.Certificate], minimum: int, ciphers: str | None) -> SSL.Context:
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     context.set_min_proto_version(minimum)
     context.set_options(
@@ -79,27 +93,41 @@ def _context(pair: CertificatePair, minimum: int, ciphers: str | None) -> SSL.Co
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
     if ciphers:
         context.set_cipher_list(ciphers.encode())
-    # Without a callback OpenSSL asks for the passphrase of an encrypted key on the terminal, and a daemon would wait there for ever.
-    context.set_passwd_cb(lambda *_: b"")
     try:
-        context.use_certificate_chain_file(str(pair.certificate))
+        context.use_certificate(chain[0])
+        for issuer in chain[1:]:
+            context.add_extra_chain_cert(issuer)
     except SSL.Error as error:
-        raise TLSFault(f"{pair.certificate}: no PEM certificate could be read: {_reason(error)}") from None
+        raise TLSFault(f"{pair.certificate}: OpenSSL refuses the certificate: {_reason(error)}") from None
     try:
-        context.use_privatekey_file(str(pair.private_key))
+        context.use_privatekey(_private_key(pair.private_key))
         context.check_privatekey()
     except SSL.Error as error:
-        raise TLSFault(f"{pair.private_key}: not the PEM private key of {pair.certificate}: {_reason(error)}") from None
+        raise TLSFault(f"{pair.private_key}: not the private key of {pair.certificate}: {_reason(error)}") from None
     return context
+
+
+def _private_key(path: Path) -> _PrivateKey:
+    """The key in a PEM file. OpenSSL's own loading would ask for the passphrase of an encrypted one on the terminal, and wait there."""
+    try:
+        key = serialization.load_pem_private_key(path.read_bytes(), None)
+    except OSError as error:
+        raise TLSFault(f"{path}: {error.strerror}") from None
+    except TypeError:
+        raise TLSFault(f"{path}: the private key is encrypted; lettermta needs one without a passphrase") from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise TLSFault(f"{path}: no PEM private key could be read") from None
+    if not isinstance(key, _PrivateKey):
+        raise TLSFault(f"{path}: this sort of private key is not for TLS; RSA, ECDSA or Ed25519 is")
+    return key
 
 
 def _reason(error: SSL.Error) -> str:
     return "; ".join(entry[2] for entry in error.args[0]) if error.args and error.args[0] else "unreadable"
 
 
-def _names(certificate: Path) -> list[str]:
-    """The DNS names of a certificate file's first certificate, in lower case."""
-    leaf = x509.load_pem_x509_certificates(certificate.read_bytes())[0]
+def _names(leaf: x509.Certificate) -> list[str]:
+    """The DNS names of a certificate, in lower case."""
     try:
         extension = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName)
     except x509.ExtensionNotFound:

@@ -83,9 +83,7 @@ class Transaction:
             if read.size is not None and read.size > submitter.max_size:
                 raise Refused(TOO_LARGE)
             envelope.size, envelope.hold_until = read.size, read.hold_until
-            envelope.options = Options(
-                read.body, read.smtputf8, read.ret, read.envid, read.require_tls, read.deliver_by, read.priority
-            )
+            envelope.options = Options(read.body, read.smtputf8, read.ret, read.envid, read.require_tls, read.deliver_by, read.priority)
         if not sender.isascii() and not envelope.options.smtputf8:
             raise Refused(NEEDS_SMTPUTF8)
         submitter.mail(envelope)
@@ -125,7 +123,7 @@ class Transaction:
         return GO_AHEAD
 
     def bdat(self, argument: bytes) -> None:
-        """BDAT (RFC 3030 section 2): a chunk follows, whatever the answer to it will be. Raises OutOfStep when it can't be told how long."""
+        """BDAT (RFC 3030 section 2): a chunk follows, whatever the answer to it will be. Raises OutOfStep when its length can't be told."""
         size, last = _chunk(argument)
         try:
             submitter = self._ready()

@@ -8,10 +8,11 @@ a file that no row names is an orphan, and removed at the next start.
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, DeferredLock, succeed
 from zope.interface import implementer
@@ -24,6 +25,7 @@ SPILL = 131_072
 PIECE = 262_144
 """Octets written or read at a time."""
 
+T = TypeVar("T")
 Threaded = Callable[..., Deferred[Any]]
 """Runs a function off the reactor's thread."""
 
@@ -108,7 +110,7 @@ class SpoolContent:
         self._turn = DeferredLock()
         return True
 
-    def _in_turn(self, function: Callable[..., None], *arguments: object) -> Deferred[None]:
+    def _in_turn(self, function: Callable[..., T], *arguments: object) -> Deferred[T]:
         """Run in a thread what is next to be done to the file."""
         assert self._turn is not None
         return self._turn.run(self._threaded, function, *arguments)
@@ -136,6 +138,19 @@ class SpoolContent:
         """The body when it is in memory, else None: then it is in :attr:`file`."""
         self.head()
         return None if self.file is not None else self._pieces[0]
+
+    def digest(self) -> Deferred[bytes]:
+        """See IContent."""
+        body = self.body()
+        if body is not None:
+            return succeed(hashlib.sha256(body).digest())
+        pieces, self._pieces, self._pending = self._pieces, [], 0
+        return self._in_turn(self._file_digest, self.file, pieces)
+
+    def _file_digest(self, name: str, pieces: list[bytes]) -> bytes:
+        self._append(name, pieces)
+        with self._files.path(name).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
 
     def sync(self) -> Deferred[None]:
         """Make a body file durable, with its name; fires at once when there is none."""

@@ -13,12 +13,13 @@ from typing import Any
 
 from lettermta.event import Event
 from lettermta.message import WAITING, Lane, QueuedRecipient, QueueEntry
+from lettermta.spool.options import decode_options, decode_recipient
 
 _WAITING = ",".join(f"'{state}'" for state in sorted(WAITING))
 
 _DUE = f"""
-SELECT m.number, m.id, m.project, m.route, m.sender, m.size, m.eight_bit, m.created, m.expires, m.facts, m.context,
-       r.number, r.address, r.attempts, r.handed_over
+SELECT m.number, m.id, m.project, m.route, m.sender, m.size, m.created, m.expires, m.facts, m.context, m.options,
+       r.number, r.address, r.attempts, r.handed_over, r.options
 FROM recipient r JOIN message m ON m.number = r.message
 WHERE r.route_id = ? AND r.domain = ? AND r.state IN ({_WAITING}) AND r.due <= ?
 ORDER BY r.due, r.number LIMIT ?
@@ -55,11 +56,11 @@ def due(connection: sqlite3.Connection, lane: Lane, now: float, limit: int) -> S
     for row in connection.execute(_DUE, (lane.route_id, lane.domain, now, limit)):
         entry = entries.get(row[0])
         if entry is None:
-            number, identifier, project, route, sender, size, eight_bit, created, expires, facts, context = row[:11]
+            number, identifier, project, route, sender, size, created, expires, facts, context, options = row[:11]
             entry = entries[row[0]] = QueueEntry(
-                number, identifier, lane, project, route, sender, size, bool(eight_bit), created, expires, facts, context, []
+                number, identifier, lane, project, route, sender, size, created, expires, facts, context, [], decode_options(options)
             )
-        entry.recipients.append(QueuedRecipient(row[11], row[12], row[13], bool(row[14])))
+        entry.recipients.append(QueuedRecipient(row[11], row[12], row[13], bool(row[14]), *decode_recipient(row[15])))
     return list(entries.values())
 
 
@@ -146,5 +147,13 @@ def content(connection: sqlite3.Connection, number: int) -> tuple[bytes, bytes |
     """Head, body and file name of a message's content, or None."""
     row: tuple[bytes, bytes | None, str | None] | None = connection.execute(
         "SELECT head, body, file FROM content WHERE number = ?", (number,)
+    ).fetchone()
+    return row
+
+
+def recall(connection: sqlite3.Connection, project_id: str, key: str, now: float) -> tuple[bytes, str] | None:
+    """See ISpool.recall."""
+    row: tuple[bytes, str] | None = connection.execute(
+        "SELECT digest, message_id FROM idempotency WHERE project_id = ? AND key = ? AND expires > ?", (project_id, key, now)
     ).fetchone()
     return row

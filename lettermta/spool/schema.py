@@ -61,7 +61,23 @@ CREATE INDEX event_message ON event (message_id);
 CREATE TABLE cursor (sink TEXT PRIMARY KEY, sequence INTEGER NOT NULL) STRICT;
 """
 
-STEPS: tuple[str, ...] = (_VERSION_1,)
+_VERSION_2 = """
+ALTER TABLE message ADD COLUMN options TEXT NOT NULL DEFAULT '';
+UPDATE message SET options = '{"body":"8BITMIME"}' WHERE eight_bit;
+ALTER TABLE message DROP COLUMN eight_bit;
+ALTER TABLE recipient ADD COLUMN options TEXT NOT NULL DEFAULT '';
+CREATE TABLE idempotency (
+    project_id TEXT NOT NULL,
+    key TEXT NOT NULL,
+    digest BLOB NOT NULL,
+    message_id TEXT NOT NULL,
+    expires REAL NOT NULL,
+    PRIMARY KEY (project_id, key)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX idempotency_expires ON idempotency (expires);
+"""
+
+STEPS: tuple[str, ...] = (_VERSION_1, _VERSION_2)
 """Step ``n`` leads from version ``n`` to ``n + 1``. A step that has been released is never changed."""
 
 

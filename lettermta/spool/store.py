@@ -26,24 +26,30 @@ from lettermta.interfaces import IContent, ISpool, ISpoolListener, IStoredConten
 from lettermta.message import FINAL, Lane, Message, Outcome, QueuedRecipient, QueueEntry, State, domain_of
 from lettermta.spool import queries
 from lettermta.spool.content import BodyFiles, FileContent, MemoryContent, SpoolContent, sync_directory
+from lettermta.spool.options import encode_options, encode_recipient
 from lettermta.spool.reader import Reader
 from lettermta.spool.schema import connect, migrate
 from lettermta.spool.writer import Unit, Writer
 
 _FINAL = ",".join(f"'{state}'" for state in sorted(FINAL))
 
-_MESSAGE, _CONTENT, _RECIPIENT, _UPDATE, _FINISH_MESSAGE, _FINISH_CONTENT, _FINISH_RECIPIENTS, _EVENT, _CURSOR = range(9)
+(
+    _MESSAGE, _CONTENT, _RECIPIENT, _UPDATE, _FINISH_MESSAGE, _FINISH_CONTENT, _FINISH_RECIPIENTS, _EVENT, _CURSOR, _FORGET_KEYS, _KEY,
+) = range(11)  # fmt: skip
 
 _STATEMENTS = (
     "INSERT INTO message VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
     "INSERT INTO content VALUES (?,?,?,?)",
-    "INSERT INTO recipient VALUES (?,?,?,?,?,?,?,?,?,?)",
+    "INSERT INTO recipient VALUES (?,?,?,?,?,?,?,?,?,?,?)",
     "UPDATE recipient SET state = ?, due = ?, attempts = attempts + 1, handed_over = handed_over OR ?, reply = ? WHERE number = ?",
     f"DELETE FROM message WHERE number = ?1 AND NOT EXISTS (SELECT 1 FROM recipient WHERE message = ?1 AND state NOT IN ({_FINAL}))",  # noqa: S608 - the states are our own words
     "DELETE FROM content WHERE number = ?1 AND NOT EXISTS (SELECT 1 FROM message WHERE number = ?1)",
     "DELETE FROM recipient WHERE message = ?1 AND NOT EXISTS (SELECT 1 FROM message WHERE number = ?1)",
     "INSERT INTO event VALUES (?,?,?,?,?,?)",
     "INSERT INTO cursor VALUES (?,?) ON CONFLICT (sink) DO UPDATE SET sequence = excluded.sequence",
+    # Each new key takes a few old ones with it, so that they never pile up.
+    "DELETE FROM idempotency WHERE (project_id, key) IN (SELECT project_id, key FROM idempotency WHERE expires <= ? LIMIT 4)",
+    "INSERT OR REPLACE INTO idempotency VALUES (?,?,?,?,?)",
 )
 
 FRESH_OCTETS = 67_108_864
@@ -157,38 +163,43 @@ class Spool:
         """See ISpool."""
         return SpoolContent(self._files, self._threaded)
 
-    def store(self, message: Message, created: Event) -> Deferred[None]:
+    def store(self, message: Message, events: Sequence[Event]) -> Deferred[None]:
         """See ISpool."""
         content = message.content
         assert isinstance(content, SpoolContent)
         if content.file is None:
-            return self._writer.put(self._new_message(message, content, created))
+            return self._writer.put(self._new_message(message, content, events))
         synced = content.sync()
-        return synced.addCallback(lambda _: self._writer.put(self._new_message(message, content, created)))
+        return synced.addCallback(lambda _: self._writer.put(self._new_message(message, content, events)))
 
-    def _new_message(self, message: Message, content: SpoolContent, created: Event) -> Unit:
+    def _new_message(self, message: Message, content: SpoolContent, events: Sequence[Event]) -> Unit:
         number = self._next_message
         self._next_message += 1
         body = content.body()
         if body is not None:
             self._keep_fresh(number, MemoryContent(message.head, body))
         entries, recipients = self._new_recipients(number, message)
-        sequence, event_row = self._new_event(created)
-        return Unit(
-            rows=(
-                (_MESSAGE, (_message_row(number, message),)),
-                (_CONTENT, ((number, message.head, body, content.file),)),
-                (_RECIPIENT, recipients),
-                (_EVENT, (event_row,)),
-            ),
-            told=(entries, ((sequence, created),)),
-        )
+        told, event_rows = self._new_events(events)
+        rows: list[tuple[int, Sequence[tuple[Any, ...]]]] = [
+            (_MESSAGE, (_message_row(number, message),)),
+            (_CONTENT, ((number, message.head, body, content.file),)),
+            (_RECIPIENT, recipients),
+            (_EVENT, event_rows),
+        ]
+        if (key := message.idempotency) is not None:
+            rows += [
+                (_FORGET_KEYS, ((message.created,),)),
+                (_KEY, ((message.project_id, key.key, key.digest, message.id, key.expires),)),
+            ]
+        return Unit(rows=rows, told=(entries, told))
 
     def _new_recipients(self, number: int, message: Message) -> tuple[list[QueueEntry], list[tuple[Any, ...]]]:
         """The entries, one a domain, and the rows of a new message's recipients."""
         entries: dict[str, QueueEntry] = {}
         rows = []
-        for address in message.recipients:
+        state, due = (State.QUEUED, 0.0) if message.hold_until is None else (State.SCHEDULED, message.hold_until)
+        for recipient in message.recipients:
+            address = recipient.address
             domain = domain_of(address)
             entry = entries.get(domain)
             if entry is None:
@@ -200,23 +211,33 @@ class Spool:
                     message.route,
                     message.sender,
                     message.size,
-                    message.eight_bit,
                     message.created,
                     message.expires,
                     message.facts,
                     message.context,
                     [],
+                    message.options,
+                    due,
                 )
             key = self._next_recipient
             self._next_recipient += 1
-            entry.recipients.append(QueuedRecipient(key, address))
-            rows.append((key, number, address, message.route_id, domain, State.QUEUED.value, message.created, 0, 0, ""))
+            entry.recipients.append(QueuedRecipient(key, address, notify=recipient.notify, orcpt=recipient.orcpt))
+            options = encode_recipient(recipient)
+            rows.append((key, number, address, message.route_id, domain, state.value, due or message.created, 0, 0, "", options))
         return list(entries.values()), rows
 
     def _new_event(self, event: Event) -> tuple[int, tuple[Any, ...]]:
         sequence = self._next_event
         self._next_event += 1
         return sequence, (sequence, event.id, event.name, event.message_id, event.created, event.payload)
+
+    def _new_events(self, events: Sequence[Event]) -> tuple[list[tuple[int, Event]], list[tuple[Any, ...]]]:
+        told, rows = [], []
+        for event in events:
+            sequence, row = self._new_event(event)
+            told.append((sequence, event))
+            rows.append(row)
+        return told, rows
 
     def _keep_fresh(self, number: int, content: MemoryContent) -> None:
         self._fresh[number] = content
@@ -270,11 +291,7 @@ class Spool:
     def record(self, entry: QueueEntry, outcomes: Sequence[Outcome], events: Sequence[Event]) -> Deferred[None]:
         """See ISpool."""
         updates = [(o.state.value, o.due, int(o.handed_over), o.reply, o.recipient.number) for o in outcomes]
-        told, rows = [], []
-        for event in events:
-            sequence, row = self._new_event(event)
-            told.append((sequence, event))
-            rows.append(row)
+        told, rows = self._new_events(events)
         statements: list[tuple[int, Sequence[tuple[Any, ...]]]] = [(_UPDATE, updates), (_EVENT, rows)]
         work = None
         if any(outcome.state in FINAL for outcome in outcomes):
@@ -305,6 +322,10 @@ class Spool:
     def due(self, lane: Lane, now: float, limit: int) -> Deferred[Sequence[QueueEntry]]:
         """See ISpool."""
         return self._reader.ask(queries.due, lane, now, limit)
+
+    def recall(self, project_id: str, key: str, now: float) -> Deferred[tuple[bytes, str] | None]:
+        """See ISpool."""
+        return self._reader.ask(queries.recall, project_id, key, now)
 
     def next_due(self, lane: Lane) -> Deferred[float | None]:
         """See ISpool."""
@@ -374,11 +395,11 @@ def _message_row(number: int, message: Message) -> tuple[Any, ...]:
         message.tag,
         orjson.dumps(message.metadata).decode() if message.metadata else "{}",
         message.size,
-        int(message.eight_bit),
         message.created,
         message.expires,
         message.facts,
         message.context,
+        encode_options(message.options),
     )
 
 

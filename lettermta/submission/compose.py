@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from email.utils import format_datetime
-from functools import lru_cache
 
 import orjson
-from attrs import frozen
+from attrs import evolve, frozen
 
 from lettermta import event
 from lettermta.accounts.model import Project, Route
 from lettermta.event import Event
 from lettermta.interfaces import IContent
-from lettermta.message import Envelope, Message, Refused, Reply, domain_of, new_id
-from lettermta.submission.control import MetadataBounds, is_control, read_control
+from lettermta.message import Envelope, IdempotencyKey, Message, Options, Recipient, Refused, Reply, domain_of, new_id
+from lettermta.submission.control import Control, MetadataBounds, is_control, read_control
 from lettermta.submission.header import Field, mailboxes, split_fields
+from lettermta.submission.hygiene import HeaderRules, missing_fields
+from lettermta.submission.trace import received
 
 MAX_RECEIVED = 100
 """More Received fields than this mean a loop (RFC 5321 section 6.3)."""
@@ -37,9 +36,7 @@ class Parsed:
 
     fields: Sequence[Field]
     kept: Sequence[Field]
-    route: str | None
-    tag: str | None
-    metadata: dict[str, str]
+    control: Control
 
 
 def parse(head: bytes, bounds: MetadataBounds) -> Parsed:
@@ -49,18 +46,85 @@ def parse(head: bytes, bounds: MetadataBounds) -> Parsed:
         raise Refused(Reply(554, "5.4.6", f"More than {MAX_RECEIVED} Received fields: the message loops"), "mail loop")
     control = read_control(fields, bounds)
     kept = [field for field in fields if not is_control(field)]
-    return Parsed(fields, kept, control.route, control.tag, dict(control.metadata))
+    return Parsed(fields, kept, control)
+
+
+@frozen
+class Terms:
+    """What a message is composed under."""
+
+    project: Project
+    route: Route
+    hostname: str
+    lifetime: float
+    header: HeaderRules
 
 
 def compose(
-    envelope: Envelope, content: IContent, parsed: Parsed, project: Project, route: Route, *, hostname: str, lifetime: float
-) -> tuple[Message, Event]:
-    """The message to store, and its ``message.created``."""
-    identifier = new_id()
-    moment = time.time()
-    head = received(envelope, identifier, hostname, moment) + b"".join([field.raw for field in parsed.kept])
+    envelope: Envelope, content: IContent, parsed: Parsed, terms: Terms, idempotency: IdempotencyKey | None
+) -> tuple[Message, list[Event]]:
+    """The message to store, and its first events."""
+    identifier, moment = new_id(), time.time()
+    head = _head(envelope, parsed, terms, identifier, moment)
     facts = orjson.dumps(_facts(identifier, parsed))
-    context = orjson.dumps(
+    context = _context(terms.project, terms.route)
+    recipients = _distinct(envelope.recipients)
+    held = envelope.hold_until if envelope.hold_until is not None and envelope.hold_until > moment else None
+    message = Message(
+        id=identifier,
+        project_id=terms.project.id,
+        project=terms.project.slug,
+        route_id=terms.route.id,
+        route=terms.route.slug,
+        sender=envelope.sender,
+        recipients=recipients,
+        tag=parsed.control.tag,
+        metadata=parsed.control.metadata,
+        head=head,
+        content=content,
+        size=len(head) + 2 + content.body_size(),
+        created=moment,
+        expires=_expires(envelope, held or moment, terms.lifetime),
+        facts=facts,
+        context=context,
+        options=_options(envelope, head, recipients),
+        hold_until=held,
+        idempotency=idempotency,
+    )
+    addresses = _addresses(parsed.fields, [recipient.address for recipient in recipients])
+    events = [event.message_event(event.CREATED, moment, identifier, facts, context, **addresses)]
+    if held is not None:
+        events.append(event.message_event(event.SCHEDULED, moment, identifier, facts, context, scheduled_at=event.timestamp(held)))
+    return message, events
+
+
+def _head(envelope: Envelope, parsed: Parsed, terms: Terms, identifier: str, moment: float) -> bytes:
+    """The header block as it leaves: trace first, what was missing last."""
+    kept = parsed.kept
+    if terms.route.mint_message_id and not parsed.control.preserve_message_id:
+        kept = [field for field in kept if field.key != "message-id"]
+    trace = received(envelope, identifier, terms.hostname, moment, terms.route.received)
+    return trace + b"".join([field.raw for field in kept]) + missing_fields(kept, identifier, moment, terms.header)
+
+
+def _expires(envelope: Envelope, begins: float, lifetime: float) -> float:
+    """When to give up: at the end of the lifetime, or at the sender's own deadline where that ends the message (RFC 2852 section 4)."""
+    deadline = envelope.options.deliver_by
+    expires = begins + lifetime
+    return min(expires, deadline.until) if deadline is not None and deadline.bounce else expires
+
+
+def _options(envelope: Envelope, head: bytes, recipients: Sequence[Recipient]) -> Options:
+    """The envelope's options; SMTPUTF8 is kept only where it is needed, so that ASCII mail can go to servers without it (RFC 6531)."""
+    options = envelope.options
+    if not options.smtputf8:
+        return options
+    ascii_only = head.isascii() and envelope.sender.isascii() and all(recipient.address.isascii() for recipient in recipients)
+    return evolve(options, smtputf8=not ascii_only)
+
+
+def _context(project: Project, route: Route) -> bytes:
+    return orjson.dumps(
         {
             "scope": "project",
             "team_id": None,
@@ -70,54 +134,15 @@ def compose(
             "route": route.slug,
         }
     )
-    recipients = _distinct(envelope.recipients)
-    message = Message(
-        id=identifier,
-        project_id=project.id,
-        project=project.slug,
-        route_id=route.id,
-        route=route.slug,
-        sender=envelope.sender,
-        recipients=recipients,
-        tag=parsed.tag,
-        metadata=parsed.metadata,
-        head=head,
-        content=content,
-        size=len(head) + 2 + content.body_size(),
-        eight_bit=envelope.eight_bit,
-        created=moment,
-        expires=moment + lifetime,
-        facts=facts,
-        context=context,
-    )
-    created = event.message_event(event.CREATED, moment, identifier, facts, context, **_addresses(parsed.fields, recipients))
-    return message, created
 
 
-def _distinct(addresses: Sequence[str]) -> tuple[str, ...]:
+def _distinct(recipients: Sequence[Recipient]) -> tuple[Recipient, ...]:
     """Each mailbox once, as it was first written: domains are compared without case, local parts as they stand (RFC 5321 section 2.4)."""
-    first: dict[tuple[str, str], str] = {}
-    for address in addresses:
-        first.setdefault((address.rpartition("@")[0], domain_of(address)), address)
+    first: dict[tuple[str, str], Recipient] = {}
+    for recipient in recipients:
+        address = recipient.address
+        first.setdefault((address.rpartition("@")[0], domain_of(address)), recipient)
     return tuple(first.values())
-
-
-def received(envelope: Envelope, identifier: str, hostname: str, moment: float) -> bytes:
-    """The Received field (RFC 5321 section 4.4; the keyword behind ``with`` by RFC 3848)."""
-    peer = envelope.peer
-    address = f"IPv6:{peer.address}" if ":" in peer.address else peer.address
-    # There are no keywords for TLS or a login behind HELO.
-    protocol = "ESMTP" + ("S" if peer.tls else "") + ("A" if peer.login else "") if peer.esmtp else "SMTP"
-    tls = f" ({peer.tls})" if peer.tls else ""
-    return (
-        f"Received: from {peer.helo} ([{address}])\r\n\tby {hostname} with {protocol}{tls}\r\n\tid {identifier}; {_date(int(moment))}\r\n"
-    ).encode()
-
-
-@lru_cache(maxsize=16)
-def _date(second: int) -> str:
-    """RFC 5322 section 3.3."""
-    return format_datetime(datetime.fromtimestamp(second, UTC))
 
 
 def _facts(identifier: str, parsed: Parsed) -> dict[str, object]:
@@ -125,8 +150,8 @@ def _facts(identifier: str, parsed: Parsed) -> dict[str, object]:
     return {
         "message_id": identifier,
         "subject": subject,
-        "metadata": parsed.metadata,
-        "tag": parsed.tag,
+        "metadata": parsed.control.metadata,
+        "tag": parsed.control.tag,
         "tags": [],
         "headers": [{"name": field.name, "value": field.text} for field in parsed.kept if field.key not in _TOLD_ELSEWHERE],
     }

@@ -15,6 +15,7 @@ from lettermta.message import Refused, Reply
 from lettermta.submission.header import Field
 
 TAG_LENGTH = 255
+KEY_LENGTH = 255
 _TAG = re.compile(r"[a-zA-Z0-9_-]+(?:\s[a-zA-Z0-9_-]+)*", re.ASCII)
 
 _REMOVED = frozenset({"x-lettermint-route", "x-tag", "idempotency-key", "bcc", "return-path"})
@@ -41,6 +42,9 @@ class Control:
     """The slug of X-Lettermint-Route, or None for the project's default route."""
     tag: str | None = None
     metadata: Mapping[str, str] = Factory(dict)
+    preserve_message_id: bool = False
+    """X-LM-Preserve-Message-ID: true was given."""
+    idempotency_key: str | None = None
 
 
 def is_control(field: Field) -> bool:
@@ -70,6 +74,10 @@ def read_control(fields: Sequence[Field], bounds: MetadataBounds) -> Control:
             tag = field
         elif key == "x-lettermint-route":
             control.route = field.text
+        elif key == "x-lm-preserve-message-id":
+            control.preserve_message_id = field.text.lower() == "true"
+        elif key == "idempotency-key":
+            control.idempotency_key = _checked_key(field)
     if chosen := lm_tag or tag:
         control.tag = _checked_tag(chosen)
     if metadata or lm_metadata:
@@ -84,6 +92,13 @@ def _checked_tag(field: Field) -> str:
     if _TAG.fullmatch(tag) is None:
         raise _refusal(field, "a tag is words of A-Z a-z 0-9 _ - with single blanks between them")
     return tag
+
+
+def _checked_key(field: Field) -> str:
+    key = field.text
+    if not 1 <= len(key) <= KEY_LENGTH:
+        raise _refusal(field, f"an idempotency key has 1 to {KEY_LENGTH} characters")
+    return key
 
 
 def _checked_metadata(fields: Mapping[str, Field], bounds: MetadataBounds) -> Mapping[str, str]:

@@ -153,7 +153,8 @@ def _mailbox(part: Sequence[str]) -> tuple[str, str] | None:
     angles = [token for token in part if token[0] == "<"]
     if not angles:
         address = "".join(part).strip()
-        return ("", address) if "@" in address else None
+        bare = "".join([token for token in part if token[0] != '"']).strip()
+        return ("", address) if "@" in bare and " " not in bare else None
     address = angles[-1].strip("<> ")
     name = "".join([_unquoted(token) for token in part if token[0] != "<"])
     return (decode_words(name.strip()), address) if "@" in address else None

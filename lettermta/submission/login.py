@@ -11,7 +11,6 @@ from typing import Any
 
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import IUsernameHashedPassword, IUsernamePassword
-from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.portal import IRealm
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
@@ -19,27 +18,25 @@ from zope.interface import Interface, implementer
 
 from lettermta.accounts.directory import Directory
 from lettermta.accounts.model import Token
-from lettermta.interfaces import ISubmitter
+from lettermta.accounts.scram_keys import ScramKeys
+from lettermta.interfaces import ISubmitter, LoginFault
+from lettermta.smtp.scram import IScramCredentials
 
 MakeSubmitter = Callable[[str, str], ISubmitter]
 """Makes the avatar from the ids of project and token."""
 
 
-class LoginRefused(UnauthorizedLogin):
-    """Why a login failed, for the log."""
-
-
-def login_fault(directory: Directory, token: Token | None) -> str | None:
+def login_fault(directory: Directory, token: Token | None) -> LoginFault | None:
     """Why a token does not let its holder submit over SMTP, or None when it does."""
     if token is None:
-        return "unknown token"
+        return LoginFault("unknown_token", "unknown token")
     if token.revoked is not None:
-        return f"token {token.id} is revoked"
+        return LoginFault("revoked", f"token {token.id} is revoked")
     project = directory.project(token.project_id)
     if project is None:
-        return f"token {token.id} has no project"
+        return LoginFault("no_project", f"token {token.id} has no project")
     if not project.smtp:
-        return f"SMTP is switched off for project {project.slug}"
+        return LoginFault("smtp_off", f"SMTP is switched off for project {project.slug}")
     return None
 
 
@@ -53,9 +50,9 @@ class _Checker:
     def _avatar(self, username: bytes, token: Token | None) -> Deferred[bytes]:
         fault = login_fault(self._directory, token)
         if username not in self._usernames:
-            fault = "wrong user name"
+            fault = LoginFault("wrong_user_name", "wrong user name")
         if fault is not None or token is None:
-            return fail(LoginRefused(fault))
+            return fail(fault or LoginFault("unknown_token", "unknown token"))
         return succeed(f"{token.project_id}/{token.id}".encode())
 
 
@@ -81,6 +78,22 @@ class CRAMChecker(_Checker):
         """A Deferred of ``project id/token id``."""
         token = self._directory.token_by_cram(credentials.checkPassword)
         return self._avatar(credentials.username, token)
+
+
+@implementer(ICredentialsChecker)
+class ScramChecker(_Checker):
+    """SCRAM-SHA-256, bound to the channel or not: a proof is given, and the keys of each live token are tried."""
+
+    credentialInterfaces = (IScramCredentials,)
+
+    def __init__(self, directory: Directory, usernames: Collection[str], keys: ScramKeys) -> None:
+        super().__init__(directory, usernames)
+        self._keys = keys
+
+    def requestAvatarId(self, credentials: Any) -> Any:
+        """A Deferred of ``project id/token id``."""
+        found = self._keys.token(credentials.username, credentials.verify)
+        return found.addCallback(lambda token: self._avatar(credentials.username, token))
 
 
 @implementer(IRealm)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Sequence
 
-from attrs import frozen
+from attrs import define, field, frozen
 from twisted.cred.portal import Portal
 from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
@@ -17,13 +17,20 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from lettermta.accounts.directory import Directory
-from lettermta.accounts.model import Project
-from lettermta.config import AuthBeforeTLS, Listener
+from lettermta.accounts.model import Project, Route
+from lettermta.accounts.scram_keys import ScramKeys
+from lettermta.config import AuthBeforeTLS, Listener, Role
 from lettermta.interfaces import IContent, ISMTPServer, ISpool, ISubmitter
 from lettermta.message import Envelope, Message, Peer, Refused, Reply
-from lettermta.submission.compose import compose, parse
+from lettermta.smtp.channel_binding import Binding
+from lettermta.smtp.sasl import MECHANISMS, Mechanism
+from lettermta.smtp.scram import SCRAM_SHA_256, SCRAM_SHA_256_PLUS, Scram
+from lettermta.submission.compose import Parsed, Terms, compose, parse
 from lettermta.submission.control import MetadataBounds
-from lettermta.submission.login import CRAMChecker, SubmissionRealm, TokenChecker, login_fault
+from lettermta.submission.hygiene import HeaderRules, check_block, check_from, check_sender
+from lettermta.submission.idempotency import Idempotency
+from lettermta.submission.login import CRAMChecker, ScramChecker, SubmissionRealm, TokenChecker, login_fault
+from lettermta.submission.stranger import Stranger
 
 NOT_STORED = Reply(452, "4.3.1", "The message could not be stored, try again later")
 NO_LONGER_VALID = Reply(535, "5.7.8", "Authentication credentials invalid")
@@ -38,7 +45,22 @@ class SubmissionRules:
     message_size: int
     recipients: int
     lifetime: float
+    header: HeaderRules = HeaderRules()  # noqa: RUF009 - frozen
     metadata: MetadataBounds = MetadataBounds()  # noqa: RUF009 - frozen
+
+
+@define(eq=False)
+class Submission:
+    """What the submission of all listeners has in common."""
+
+    rules: SubmissionRules
+    directory: Directory
+    spool: ISpool
+    scram: ScramKeys
+    idempotency: Idempotency = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.idempotency = Idempotency(self.spool)
 
 
 @implementer(ISMTPServer)
@@ -47,44 +69,56 @@ class SubmissionServer:
 
     log = Logger()
 
-    def __init__(self, rules: SubmissionRules, listener: Listener, directory: Directory, spool: ISpool) -> None:
+    def __init__(self, submission: Submission, listener: Listener) -> None:
+        rules, directory = submission.rules, submission.directory
         self.hostname = rules.hostname
         self.max_size = rules.message_size
-        self._rules = rules
+        self.max_recipients = rules.recipients
+        self._submission = submission
         self._listener = listener
-        self._directory = directory
-        self._spool = spool
-        self.portal = Portal(
-            SubmissionRealm(self._by_token), [TokenChecker(directory, rules.usernames), CRAMChecker(directory, rules.usernames)]
-        )
+        checkers = [
+            TokenChecker(directory, rules.usernames),
+            CRAMChecker(directory, rules.usernames),
+            ScramChecker(directory, rules.usernames, submission.scram),
+        ]
+        self.portal = Portal(SubmissionRealm(self._by_token), checkers)
 
-    def mechanisms(self, secure: bool) -> Sequence[str]:
-        """See ISMTPServer. CRAM-MD5 is offered only where no live token is bound to fail with it (COMPATIBILITY.md section 2)."""
+    def mechanisms(self, secure: bool, plus: bool) -> Sequence[str]:
+        """See ISMTPServer. What tries each token is offered only where no live one is bound to fail with it."""
         policy = self._listener.auth_before_tls
-        if not secure and policy is AuthBeforeTLS.NONE:
+        if self._listener.role is Role.BOUNCES or (not secure and policy is AuthBeforeTLS.NONE):
             return ()
-        cram = ("CRAM-MD5",) if self._directory.cram_possible() else ()
+        cram = ("CRAM-MD5",) if self._submission.directory.cram_possible() else ()
         if not secure and policy is AuthBeforeTLS.CRAM_MD5:
             return cram
-        return ("PLAIN", "LOGIN", *cram)
+        scram = (SCRAM_SHA_256,) if self._submission.scram.possible() else ()
+        return ("PLAIN", "LOGIN", *cram, *scram, *([SCRAM_SHA_256_PLUS] if plus and secure and scram else []))
+
+    def exchange(self, mechanism: str, binding: Binding) -> Mechanism:
+        """See ISMTPServer."""
+        if mechanism in (SCRAM_SHA_256, SCRAM_SHA_256_PLUS):
+            return Scram(self._submission.scram.challenge, binding, plus=mechanism == SCRAM_SHA_256_PLUS)
+        return MECHANISMS[mechanism](self.hostname)
 
     def trusted(self, peer: Peer) -> ISubmitter | None:
-        """See ISMTPServer."""
-        if not self._listener.trusted_networks:
-            return None
+        """See ISMTPServer: machines in a trusted network, and, where mail may come back, strangers."""
+        if self._listener.trusted_networks and self._is_trusted(peer):
+            project = self._submission.directory.project_by_slug(self._listener.trusted_project)
+            if project is not None:
+                return Submitter(self._submission, project.id, None)
+            self.log.warn(
+                "{peer.address} is in a trusted network, but there is no project {slug}", peer=peer, slug=self._listener.trusted_project
+            )
+        if self._listener.role is not Role.SUBMISSION:
+            return Stranger(self._submission.rules.message_size)
+        return None
+
+    def _is_trusted(self, peer: Peer) -> bool:
         address = ipaddress.ip_address(peer.address)
-        if not any(address in network for network in self._listener.trusted_networks):
-            return None
-        slug = self._listener.trusted_project
-        project = self._directory.project_by_slug(slug)
-        if project is None or not project.smtp:
-            fault = "there is no such project" if project is None else "its SMTP is switched off"
-            self.log.warn("{peer.address} is in a network trusted for project {slug}, but {fault}", peer=peer, slug=slug, fault=fault)
-            return None
-        return Submitter(self._rules, self._directory, self._spool, project.id, None)
+        return any(address in network for network in self._listener.trusted_networks)
 
     def _by_token(self, project_id: str, token_id: str) -> ISubmitter:
-        return Submitter(self._rules, self._directory, self._spool, project_id, token_id)
+        return Submitter(self._submission, project_id, token_id)
 
 
 @implementer(ISubmitter)
@@ -93,13 +127,14 @@ class Submitter:
 
     log = Logger()
 
-    def __init__(self, rules: SubmissionRules, directory: Directory, spool: ISpool, project_id: str, token_id: str | None) -> None:
-        self._rules = rules
-        self._directory = directory
-        self._spool = spool
+    def __init__(self, submission: Submission, project_id: str, token_id: str | None) -> None:
+        self._rules = submission.rules
+        self._directory = submission.directory
+        self._spool = submission.spool
+        self._idempotency = submission.idempotency
         self._project_id = project_id
         self._token_id = token_id
-        self._take_limits(directory.project(project_id))
+        self._take_limits(self._directory.project(project_id))
 
     def mail(self, envelope: Envelope) -> None:
         """See ISubmitter."""
@@ -122,7 +157,7 @@ class Submitter:
         if self._token_id is not None:
             fault = login_fault(self._directory, self._directory.token(self._token_id))
             if fault is not None:
-                raise Refused(NO_LONGER_VALID, fault)
+                raise Refused(NO_LONGER_VALID, str(fault))
         project = self._directory.project(self._project_id)
         if project is None or not project.smtp:
             raise Refused(NO_LONGER_VALID, "the project is gone" if project is None else f"SMTP is switched off for project {project.slug}")
@@ -133,19 +168,50 @@ class Submitter:
         try:
             project = self._project()
             parsed = parse(content.head(), self._rules.metadata)
-            if parsed.route is None:
-                route = self._directory.default_route(project.id)
-            else:
-                route = self._directory.route(project.id, parsed.route)
-            if route is None:
-                raise Refused(Reply(550, "5.7.1", "X-Lettermint-Route: the project has no such route"), "unknown route")
-            message, created = compose(
-                envelope, content, parsed, project, route, hostname=self._rules.hostname, lifetime=self._rules.lifetime
-            )
+            self._check(envelope, content, parsed, project)
+            terms = Terms(project, self._route(project, parsed), self._rules.hostname, self._rules.lifetime, self._rules.header)
+            if parsed.control.idempotency_key is not None:
+                return Deferred.fromCoroutine(self._submit_once(envelope, content, parsed, terms, parsed.control.idempotency_key))
+            message, events = compose(envelope, content, parsed, terms, None)
         except Exception as error:
             content.discard()
             return fail(error)
-        return self._spool.store(message, created).addCallbacks(self._stored, self._not_stored, (message,), {}, (content,))
+        return self._spool.store(message, events).addCallbacks(self._stored, self._not_stored, (message,), {}, (content,))
+
+    def _check(self, envelope: Envelope, content: IContent, parsed: Parsed, project: Project) -> None:
+        check_block(content.head(), parsed.fields, self._rules.header, smtputf8=envelope.options.smtputf8)
+        authors = check_from(parsed.fields)
+        if project.check_sender:
+            check_sender(envelope.sender, authors, self._directory.domains(project.id))
+
+    def _route(self, project: Project, parsed: Parsed) -> Route:
+        slug = parsed.control.route
+        route = self._directory.default_route(project.id) if slug is None else self._directory.route(project.id, slug)
+        if route is None:
+            raise Refused(Reply(550, "5.7.1", "X-Lettermint-Route: the project has no such route"), "unknown route")
+        return route
+
+    async def _submit_once(self, envelope: Envelope, content: IContent, parsed: Parsed, terms: Terms, key: str) -> Reply:
+        """Submit a message with an idempotency key."""
+        try:
+            begun = await self._idempotency.begin(terms.project.id, key, envelope, content)
+        except BaseException:
+            content.discard()
+            raise
+        if isinstance(begun, str):
+            content.discard()
+            self.log.info("{id}: submitted again with its idempotency key", id=begun)
+            return _queued_as(begun)
+        try:
+            message, events = compose(envelope, content, parsed, terms, begun)
+            await self._spool.store(message, events)
+        except Exception:
+            content.discard()
+            self.log.failure("a message could not be stored")
+            return NOT_STORED
+        finally:
+            self._idempotency.end(terms.project.id, key)
+        return self._stored(None, message)
 
     def _stored(self, _: None, message: Message) -> Reply:
         self.log.info(
@@ -158,9 +224,14 @@ class Submitter:
             route=message.route,
             tag=message.tag,
         )
-        return Reply(250, "2.0.0", f"Ok: queued as {message.id}")
+        return _queued_as(message.id)
 
     def _not_stored(self, failure: Failure, content: IContent) -> Reply:
         content.discard()
         self.log.failure("a message could not be stored", failure=failure)
         return NOT_STORED
+
+
+def _queued_as(identifier: str) -> Reply:
+    """The 250 whose last word is the id (COMPATIBILITY.md section 1, request id)."""
+    return Reply(250, "2.0.0", f"Ok: queued as {identifier}")

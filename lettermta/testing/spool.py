@@ -6,6 +6,7 @@ commit; listeners are told of it once, before its Deferred is returned. ``broken
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any, cast
 
@@ -15,7 +16,19 @@ from zope.interface import implementer
 
 from lettermta.event import Event
 from lettermta.interfaces import IContent, ISpool, ISpoolListener, IStoredContent
-from lettermta.message import FINAL, WAITING, Lane, Message, Outcome, QueuedRecipient, QueueEntry, State, domain_of
+from lettermta.message import (
+    FINAL,
+    WAITING,
+    IdempotencyKey,
+    Lane,
+    Message,
+    Outcome,
+    QueuedRecipient,
+    QueueEntry,
+    Recipient,
+    State,
+    domain_of,
+)  # fmt: skip
 
 _PIECE = 65_536
 
@@ -47,6 +60,10 @@ class MemoryContent:
     def body(self) -> bytes:
         """What is behind the empty line."""
         return bytes(self._data[self._border()[1] :])
+
+    def digest(self) -> Deferred[bytes]:
+        """SHA-256 of the body."""
+        return succeed(hashlib.sha256(self.body()).digest())
 
     def discard(self) -> None:
         """Forget the content."""
@@ -90,6 +107,7 @@ class StoredRecipient:
     address: str
     lane: Lane
     due: float
+    asked: Recipient
     state: State = State.QUEUED
     attempts: int = 0
     handed_over: bool = False
@@ -114,6 +132,7 @@ class MemorySpool:
         self.stored: dict[int, StoredMessage] = {}
         self.outbox: list[tuple[int, Event]] = []
         self.cursors: dict[str, int] = {}
+        self.keys: dict[tuple[str, str], tuple[IdempotencyKey, str]] = {}
         self.broken: Exception | None = None
         self._listeners: list[ISpoolListener] = []
         self._messages = 0
@@ -124,20 +143,29 @@ class MemorySpool:
         """A buffer for a new message's content."""
         return MemoryContent()
 
-    def store(self, message: Message, created: Event) -> Deferred[None]:
+    def store(self, message: Message, events: Sequence[Event]) -> Deferred[None]:
         """Store a message with one entry for each lane that its recipients fall in."""
         if self.broken is not None:
             return fail(self.broken)
         self._messages += 1
         body = cast(MemoryContent, message.content).body()
         stored = StoredMessage(self._messages, message, message.head + b"\r\n" + body)
-        for address in message.recipients:
+        for recipient in message.recipients:
             self._recipients += 1
-            lane = Lane(message.route_id, domain_of(address))
-            stored.recipients[self._recipients] = StoredRecipient(self._recipients, address, lane, message.created)
+            lane = Lane(message.route_id, domain_of(recipient.address))
+            one = StoredRecipient(self._recipients, recipient.address, lane, message.hold_until or message.created, recipient)
+            one.state = State.QUEUED if message.hold_until is None else State.SCHEDULED
+            stored.recipients[self._recipients] = one
         self.stored[stored.number] = stored
-        self._commit(list(_entries(stored, list(stored.recipients.values()))), [created])
+        if message.idempotency is not None:
+            self.keys[message.project_id, message.idempotency.key] = (message.idempotency, message.id)
+        self._commit(list(_entries(stored, list(stored.recipients.values()))), events)
         return succeed(None)
+
+    def recall(self, project_id: str, key: str, now: float) -> Deferred[tuple[bytes, str] | None]:
+        """What an idempotency key stands for."""
+        known, message_id = self.keys.get((project_id, key), (None, ""))
+        return succeed(None if known is None or known.expires <= now else (known.digest, message_id))
 
     def record(self, entry: QueueEntry, outcomes: Sequence[Outcome], events: Sequence[Event]) -> Deferred[None]:
         """Store what an attempt came to; the message goes when its last recipient is finished."""
@@ -265,13 +293,18 @@ def _entries(stored: StoredMessage, recipients: Sequence[StoredRecipient]) -> It
             route=message.route,
             sender=message.sender,
             size=len(stored.content),
-            eight_bit=message.eight_bit,
             created=message.created,
             expires=message.expires,
             facts=message.facts,
             context=message.context,
-            recipients=[QueuedRecipient(one.number, one.address, one.attempts, one.handed_over) for one in members],
+            recipients=[_queued(one) for one in members],
+            options=message.options,
+            due=(message.hold_until or 0.0) if members[0].state is State.SCHEDULED else 0.0,
         )
+
+
+def _queued(one: StoredRecipient) -> QueuedRecipient:
+    return QueuedRecipient(one.number, one.address, one.attempts, one.handed_over, one.asked.notify, one.asked.orcpt)
 
 
 def _message_row(message: Message) -> dict[str, Any]:

@@ -39,6 +39,7 @@ def test_it_starts_without_accounts(tmp_path: Path, directory: Directory) -> Non
     assert directory.token_by_secret(b"secret") is None
     assert directory.token_by_cram(lambda secret: True) is None
     assert directory.cram_possible()
+    assert directory.domains("nothing") == frozenset()
     assert (tmp_path / "accounts.db").exists()
     assert (tmp_path / "accounts.key").exists()
 
@@ -50,6 +51,10 @@ def test_each_account_is_found_by_each_of_its_keys(directory: Directory, store: 
     smarthost = Smarthost("relay.example", 25, username="bob", password="hunter2")
     relay = store.create_route("demo", "relay", transport=TransportKind.SMARTHOST, smarthost=smarthost)
     token, value = store.create_token("demo")
+    store.create_domain("demo", "example.com")
+    store.create_domain("demo", "MÜNCHEN.example")
+    assert directory.domains(project.id) == {"example.com", "xn--mnchen-3ya.example"}
+    assert directory.domains(other.id) == frozenset()
     assert directory.project(project.id) == directory.project_by_slug("demo") == project
     assert directory.default_route(project.id) == directory.route(project.id, "outgoing") == directory.route_by_id(outgoing.id) == outgoing
     assert directory.route(project.id, "relay") == relay
@@ -78,8 +83,15 @@ def test_changes_hold_from_the_next_question_on(directory: Directory, store: Acc
     news = store.update_route("demo", "news", make_default)
     assert directory.default_route(project.id) == news
 
+    store.create_domain("demo", "example.com")
+    assert directory.domains(project.id) == {"example.com"}
+    store.delete_domain("demo", "example.com")
+    assert directory.domains(project.id) == frozenset()
+
+    store.create_domain("demo", "example.com")
     store.delete_project("demo")
     assert directory.project(project.id) is None
+    assert directory.domains(project.id) == frozenset()
     assert directory.default_route(project.id) is None
     assert directory.token_by_secret(value.encode()) is None
 
@@ -144,7 +156,13 @@ def test_cram_is_impossible_while_a_live_token_has_no_secret(
 
 
 @pytest.mark.parametrize(
-    "damage", ["PRAGMA user_version = 99", "UPDATE route SET kind = 'unheard-of'", "ALTER TABLE token DROP COLUMN hint"]
+    "damage",
+    [
+        "PRAGMA user_version = 99",
+        "UPDATE route SET kind = 'unheard-of'",
+        "UPDATE route SET received = 'unheard-of'",
+        "ALTER TABLE token DROP COLUMN hint",
+    ],
 )
 def test_what_it_cannot_read_leaves_the_last_state_in_force(
     tmp_path: Path, directory: Directory, store: AccountStore, logged: Sequence[LogEvent], damage: str

@@ -13,12 +13,12 @@ import pytest
 
 from lettermta.accounts.directory import Directory
 from lettermta.accounts.errors import StorageDenied, StorageUnusable
-from lettermta.accounts.model import Project, Route, RouteKind, Smarthost, SmarthostTLS, TransportKind
+from lettermta.accounts.model import Project, ReceivedField, Route, RouteKind, Smarthost, SmarthostTLS, TransportKind
 from lettermta.accounts.schema import VERSION, open_database
 from lettermta.accounts.store import AccountStore
 
 HERE = Path(__file__).parent
-VERSION_1_KEY = bytes(range(32))
+DUMPS_KEY = bytes(range(32))
 
 
 def mode(path: Path) -> int:
@@ -100,11 +100,11 @@ def test_an_opening_that_was_cut_short_is_made_good(tmp_path: Path) -> None:
     """A crash may leave the empty database and the key without what is in between."""
     (tmp_path / "accounts.db").touch(0o600)
     descriptor = os.open(tmp_path / "accounts.key", os.O_WRONLY | os.O_CREAT, 0o600)
-    os.write(descriptor, VERSION_1_KEY)
+    os.write(descriptor, DUMPS_KEY)
     os.close(descriptor)
     with AccountStore(tmp_path) as store:
         store.create_project("demo")
-    assert (tmp_path / "accounts.key").read_bytes() == VERSION_1_KEY
+    assert (tmp_path / "accounts.key").read_bytes() == DUMPS_KEY
 
 
 def test_many_may_open_it_for_the_first_time_at_once(tmp_path: Path) -> None:
@@ -118,24 +118,59 @@ def test_many_may_open_it_for_the_first_time_at_once(tmp_path: Path) -> None:
         assert [project.slug for project in store.projects()] == ["p0", "p1", "p2", "p3"]
 
 
-def test_version_1_opens(tmp_path: Path) -> None:
-    """What the first release wrote is read by each later one."""
-    (tmp_path / "accounts.key").write_bytes(VERSION_1_KEY)
-    (tmp_path / "accounts.key").chmod(0o600)
-    with sqlite3.connect(tmp_path / "accounts.db") as connection:
-        connection.executescript((HERE / "version1.sql").read_text())
+def put_back(state_dir: Path, version: int) -> None:
+    """The accounts as that version of the schema wrote them."""
+    (state_dir / "accounts.key").write_bytes(DUMPS_KEY)
+    (state_dir / "accounts.key").chmod(0o600)
+    with sqlite3.connect(state_dir / "accounts.db") as connection:
+        connection.executescript((HERE / f"version{version}.sql").read_text())
     connection.close()
+
+
+@pytest.mark.parametrize("version", range(1, VERSION + 1))
+def test_what_each_version_wrote_opens(tmp_path: Path, version: int) -> None:
+    """What the first release wrote is read by each later one."""
+    put_back(tmp_path, version)
+    second = version >= 2
     with AccountStore(tmp_path) as store:
         assert (tmp_path / "accounts.db-wal").exists()
         project = store.project("demo")
-        assert project == Project(project.id, "demo", False, 1000000, 50, project.created)
-        relay = store.route("demo", "relay")
-        smarthost = Smarthost("relay.example", 587, SmarthostTLS.REQUIRE, "bob", "hunter2")
-        assert relay == Route(relay.id, project.id, "relay", RouteKind.BROADCAST, TransportKind.SMARTHOST, smarthost, True, relay.created)
+        assert project == Project(project.id, "demo", False, 1000000, 50, project.created, check_sender=second)
+        outgoing, relay = store.routes("demo")
+        assert outgoing == Route(
+            outgoing.id, project.id, "outgoing", RouteKind.TRANSACTIONAL, TransportKind.MX, None, False, outgoing.created
+        )
+        assert relay == Route(
+            relay.id,
+            project.id,
+            "relay",
+            RouteKind.BROADCAST,
+            TransportKind.SMARTHOST,
+            Smarthost("relay.example", 587, SmarthostTLS.REQUIRE, "bob", "hunter2"),
+            True,
+            relay.created,
+            received=ReceivedField.ANONYMOUS if second else ReceivedField.FULL,
+            mint_message_id=second,
+        )
         live, revoked = store.tokens("demo")
         assert (live.name, live.revoked, revoked.revoked) == ("shop", None, 1.5)
+        assert [domain.name for domain in store.domains("demo")] == (["xn--mnchen-3ya.example"] if second else [])
     directory = Directory(tmp_path)
     assert directory.token_by_secret(b"secret") == live
     assert directory.token_by_secret(b"revoked-secret") == revoked
     assert directory.token_by_cram(lambda secret: secret == b"secret") == live
+    assert directory.domains(project.id) == ({"xn--mnchen-3ya.example"} if second else frozenset())
     directory.close()
+
+
+@pytest.mark.parametrize("version", range(1, VERSION + 1))
+def test_an_old_database_becomes_like_a_new_one(tmp_path: Path, version: int) -> None:
+    (tmp_path / "old").mkdir()
+    (tmp_path / "new").mkdir()
+    put_back(tmp_path / "old", version)
+    schemas = []
+    for state_dir in (tmp_path / "old", tmp_path / "new"):
+        connection, _ = open_database(state_dir)
+        schemas.append(connection.execute("SELECT type, name, sql FROM sqlite_master ORDER BY type, name").fetchall())
+        connection.close()
+    assert schemas[0] == schemas[1]

@@ -1,4 +1,4 @@
-"""What the admin tool may rely on: the rules of projects, routes and tokens, and that no secret lies in the open."""
+"""What the admin tool may rely on: the rules of projects, routes, tokens and domains, and that no secret lies in the open."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ from pathlib import Path
 
 import pytest
 from attrs import evolve
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lettermta.accounts.errors import AccountError, AccountExists, InvalidAccount, NoSuchAccount
-from lettermta.accounts.model import Project, Route, RouteKind, Smarthost, SmarthostTLS, TransportKind
+from lettermta.accounts.model import Project, ReceivedField, Route, RouteKind, Smarthost, SmarthostTLS, TransportKind
+from lettermta.accounts.rules import domain_name
 from lettermta.accounts.store import AccountStore
+from lettermta.config import kinds
+from lettermta.config.faults import Wrong
 
 RELAY = Smarthost("relay.example", 587, SmarthostTLS.REQUIRE, "bob", "hunter2-is-secret")
 
@@ -43,19 +48,32 @@ def test_a_new_project_has_the_route_outgoing(store: AccountStore) -> None:
 
 def test_what_was_stored_is_there_after_reopening(tmp_path: Path) -> None:
     with AccountStore(tmp_path) as store:
-        project = store.create_project("demo", smtp=False, message_size=1000, recipients=7)
-        route = store.create_route("demo", "relay", kind=RouteKind.BROADCAST, transport=TransportKind.SMARTHOST, smarthost=RELAY)
+        project = store.create_project("demo", smtp=False, message_size=1000, recipients=7, check_sender=True)
+        route = store.create_route(
+            "demo",
+            "relay",
+            kind=RouteKind.BROADCAST,
+            transport=TransportKind.SMARTHOST,
+            smarthost=RELAY,
+            received=ReceivedField.ANONYMOUS,
+            mint_message_id=True,
+        )
         token, _ = store.create_token("demo", "shop")
+        domain = store.create_domain("demo", "example.com")
     with AccountStore(tmp_path) as store:
         assert store.project("demo") == project
         assert store.route("demo", "relay") == route
         assert store.tokens("demo") == [token]
+        assert store.domains("demo") == [domain]
 
 
 @pytest.mark.parametrize("slug", ["", "Demo", "-demo", "_demo", "a b", "a.b", "ä", "a" * 64, "demo\n"])
 def test_a_bad_slug_is_refused(store: AccountStore, slug: str) -> None:
     with pytest.raises(InvalidAccount, match="is not a slug"):
         store.create_project(slug)
+    if slug:
+        with pytest.raises(Wrong, match="is not a slug"):
+            kinds.PROJECT.parse(slug, Path())
     store.create_project("demo")
     with pytest.raises(InvalidAccount, match="is not a slug"):
         store.create_route("demo", slug)
@@ -64,6 +82,7 @@ def test_a_bad_slug_is_refused(store: AccountStore, slug: str) -> None:
 @pytest.mark.parametrize("slug", ["a", "0", "a-_0", "a" * 63])
 def test_a_good_slug_is_taken(store: AccountStore, slug: str) -> None:
     assert store.create_project(slug).slug == slug
+    assert kinds.PROJECT.parse(slug, Path()) == slug
 
 
 def test_a_slug_is_taken_once(store: AccountStore) -> None:
@@ -81,17 +100,29 @@ def test_a_project_changes_and_keeps_its_identity(store: AccountStore) -> None:
     before = store.create_project("demo")
 
     def change(project: Project) -> Project:
-        return evolve(project, id="forged", slug="forged", smtp=False, recipients=3)
+        return evolve(project, id="forged", slug="forged", smtp=False, recipients=3, check_sender=True)
 
-    assert store.update_project("demo", change) == evolve(before, smtp=False, recipients=3)
-    assert store.project("demo") == evolve(before, smtp=False, recipients=3)
+    assert store.update_project("demo", change) == evolve(before, smtp=False, recipients=3, check_sender=True)
+    assert store.project("demo") == evolve(before, smtp=False, recipients=3, check_sender=True)
     with pytest.raises(InvalidAccount, match="recipients"):
         store.update_project("demo", lambda project: evolve(project, recipients=0))
     assert store.project("demo").recipients == 3
 
 
-def test_a_deleted_project_takes_routes_and_tokens_along(store: AccountStore) -> None:
+def test_a_route_changes_and_keeps_its_identity(store: AccountStore) -> None:
     store.create_project("demo")
+    before = store.create_route("demo", "news")
+
+    def change(route: Route) -> Route:
+        return evolve(route, id="forged", slug="forged", received=ReceivedField.NONE, mint_message_id=True)
+
+    assert store.update_route("demo", "news", change) == evolve(before, received=ReceivedField.NONE, mint_message_id=True)
+    assert store.route("demo", "news") == evolve(before, received=ReceivedField.NONE, mint_message_id=True)
+
+
+def test_a_deleted_project_takes_all_that_it_owns_along(store: AccountStore) -> None:
+    store.create_project("demo")
+    store.create_domain("demo", "example.com")
     token, value = store.create_token("demo")
     store.delete_project("demo")
     for question in (lambda: store.project("demo"), lambda: store.route("demo", "outgoing"), lambda: store.token(token.id)):
@@ -100,6 +131,7 @@ def test_a_deleted_project_takes_routes_and_tokens_along(store: AccountStore) ->
     store.create_project("demo")
     assert len(store.routes("demo")) == 1
     assert store.tokens("demo") == []
+    assert store.domains("demo") == []
     store.create_token("demo", value=value)
 
 
@@ -243,3 +275,74 @@ def test_a_failed_change_leaves_nothing_behind(store: AccountStore) -> None:
         store.create_route("nobody", "news", default=True)
     assert defaults(store) == ["outgoing"]
     store.create_route("demo", "news")
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("example.com", "example.com"),
+        ("Example.COM.", "example.com"),
+        ("MÜNCHEN.example", "xn--mnchen-3ya.example"),
+        ("bücher。example。", "xn--bcher-kva.example"),
+        ("straße.example", "xn--strae-oqa.example"),
+        ("XN--mnchen-3ya.example", "xn--mnchen-3ya.example"),
+        ("xn--i-7iq.example", "xn--i-7iq.example"),
+        ("r3---sn.example", "r3---sn.example"),
+        ("localhost", "localhost"),
+        ("a" * 63 + ".example", "a" * 63 + ".example"),
+    ],
+)
+def test_a_domain_is_kept_in_one_form(store: AccountStore, text: str, name: str) -> None:
+    store.create_project("demo")
+    domain = store.create_domain("demo", text)
+    assert domain.name == name
+    assert store.domain("demo", text) == store.domain("demo", name) == domain
+    with pytest.raises(AccountExists, match="already"):
+        store.create_domain("demo", name)
+    assert store.delete_domain("demo", text) == domain
+    assert store.domains("demo") == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", ".", "a..example", ".example", "-a.example", "a-.example", "a_b.example", "a b.example", "example.com\n", "user@example.com"),
+        *("192.0.2.1", "[192.0.2.1]", "[IPv6:2001:db8::1]", "*.example.com", "i❤.example", "xn--ü.example", "\udcff.example"),
+        *("a" * 64 + ".example", "ü" * 60 + ".example", ".".join(["a" * 63] * 4), "a." * 200 + "example"),
+    ],
+)
+def test_what_is_no_domain_of_mail_is_refused(store: AccountStore, text: str) -> None:
+    """RFC 5321 section 4.1.2."""
+    store.create_project("demo")
+    with pytest.raises(InvalidAccount, match="domain"):
+        store.create_domain("demo", text)
+
+
+@given(st.text(alphabet=st.one_of(st.sampled_from("aZ0-.ü。"), st.characters()), max_size=300))
+def test_a_domains_form_is_final_or_there_is_none(text: str) -> None:
+    try:
+        name = domain_name(text)
+    except InvalidAccount:
+        return
+    assert name.isascii()
+    assert name == name.lower() == domain_name(name)
+    assert len(name) <= 253
+
+
+def test_a_domain_may_belong_to_several_projects(store: AccountStore) -> None:
+    store.create_project("demo")
+    store.create_project("other")
+    store.create_domain("demo", "b.example")
+    store.create_domain("demo", "a.example")
+    store.create_domain("other", "a.example")
+    store.delete_domain("other", "a.example")
+    assert [domain.name for domain in store.domains("demo")] == ["a.example", "b.example"]
+    with pytest.raises(NoSuchAccount, match=r"no domain a\.example"):
+        store.delete_domain("other", "a.example")
+
+
+def test_a_domain_does_not_cover_its_sub_domains(store: AccountStore) -> None:
+    store.create_project("demo")
+    store.create_domain("demo", "example.com")
+    with pytest.raises(NoSuchAccount):
+        store.domain("demo", "mail.example.com")

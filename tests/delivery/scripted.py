@@ -13,7 +13,7 @@ from lettermta.delivery.schedule import Schedule
 from lettermta.delivery.scheduler import Scheduler
 from lettermta.event import CREATED, message_event
 from lettermta.interfaces import IChannel, ISpool, ISpoolListener, ITransport
-from lettermta.message import Lane, Message, QueuedRecipient, QueueEntry, Reply, Unreachable, Verdict, new_id
+from lettermta.message import Lane, Message, QueuedRecipient, QueueEntry, Recipient, Reply, Unreachable, Verdict, new_id
 from lettermta.testing.spool import MemorySpool
 
 EPOCH = 1_800_000_000.0
@@ -45,13 +45,12 @@ def make_message(spool: ISpool, recipients: Sequence[str], now: float, *, lifeti
         route_id=route,
         route="outgoing",
         sender="shop@example.net",
-        recipients=tuple(recipients),
+        recipients=tuple(map(Recipient, recipients)),
         tag="orders",
         metadata={"order_id": "1"},
         head=content.head(),
         content=content,
         size=content.size,
-        eight_bit=False,
         created=now,
         expires=now + lifetime,
         facts=b'{"message_id":"%b","metadata":{"order_id":"1"},"tag":"orders"}' % identifier.encode(),
@@ -184,7 +183,8 @@ class World:
 
     def submit(self, *recipients: str, lifetime: float = 432_000.0, route: str = "r1") -> Message:
         message = make_message(self.spool, recipients, self.now(), lifetime=lifetime, route=route)
-        self.spool.store(message, message_event(CREATED, self.now(), message.id, message.facts, message.context))
+        stored = self.spool.store(message, [message_event(CREATED, self.now(), message.id, message.facts, message.context)])
+        stored.addErrback(lambda failure: failure.trap(OSError))
         return message
 
     def told(self, message: Message | None = None) -> list[str]:
@@ -279,8 +279,8 @@ class StagedSpool(MemorySpool):
         self.reads.append((work, Deferred()))
         return self.reads[-1][1]
 
-    def store(self, message, created):
-        return self._write(lambda: MemorySpool.store(self, message, created))
+    def store(self, message, events):
+        return self._write(lambda: MemorySpool.store(self, message, events))
 
     def record(self, entry, outcomes, events):
         return self._write(lambda: MemorySpool.record(self, entry, outcomes, events))

@@ -21,7 +21,6 @@ def judged(*verdicts: Verdict, now: float = NOW):
         route="outgoing",
         sender="shop@example.net",
         size=10,
-        eight_bit=False,
         created=0.0,
         expires=EXPIRES,
         facts=b'{"message_id":"m1","metadata":{"order_id":"1"},"tag":"orders"}',

@@ -10,7 +10,7 @@ LANE = Lane("r1", "example.com")
 
 def entry(number: int, *recipients: int) -> QueueEntry:
     members = [QueuedRecipient(one, f"u{one}@example.com") for one in recipients or (number,)]
-    return QueueEntry(number, f"m{number}", LANE, "demo", "outgoing", "", 1, False, 0.0, 1.0, b"{}", b"{}", members)
+    return QueueEntry(number, f"m{number}", LANE, "demo", "outgoing", "", 1, 0.0, 1.0, b"{}", b"{}", members)
 
 
 def test_entries_are_taken_in_their_order_and_one_put_back_is_next() -> None:
@@ -43,7 +43,7 @@ def test_what_is_in_hand_is_not_taken_from_an_answer() -> None:
     lane.add(entry(1, 1, 2))
     lane.take()
     lane.ask()
-    assert lane.answered([entry(1, 1, 2, 3), entry(2)]) == 4
+    assert lane.answered([entry(1, 1, 2, 3), entry(2, 4)]) == 4
     assert [recipient.number for recipient in lane.take().recipients] == [3]
     assert lane.take().number == 2
     assert lane.in_hand == 4

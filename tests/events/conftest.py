@@ -46,7 +46,6 @@ def submit(spool: MemorySpool, recipients: Sequence[str] = ("jane@example.com",)
             head=content.head(),
             content=content,
             size=content.size,
-            eight_bit=False,
             created=moment,
             expires=moment + 432_000,
             facts=about,

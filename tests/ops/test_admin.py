@@ -128,7 +128,7 @@ def test_lists_are_aligned_under_a_heading(run: Run) -> None:
     run("project", "create", "a")
     run("project", "create", "a-long-slug", "--no-smtp", "--message-size", "1KB")
     heading, *rows = run("project", "list").out.splitlines()
-    assert heading.split() == ["SLUG", "SMTP", "MESSAGE", "SIZE", "RECIPIENTS", "CREATED", "ID"]
+    assert heading.split() == ["SLUG", "SMTP", "MESSAGE", "SIZE", "RECIPIENTS", "CHECK", "SENDER", "CREATED", "ID"]
     column = heading.index("SMTP")
     assert [row[column:].split()[0] for row in rows] == ["yes", "no"]
     assert [row[: column - 2].strip() for row in rows] == ["a", "a-long-slug"]
@@ -140,6 +140,54 @@ def test_a_project_is_updated(run: Run) -> None:
     updated = run("project", "update", "demo", "--smtp", "--message-size", "default", "--json").object
     assert (updated["smtp"], updated["message_size"], updated["recipients"]) == (True, None, 9)
     assert run("project", "update", "demo").code == os.EX_USAGE
+
+
+def test_checking_senders_is_a_projects_choice(run: Run) -> None:
+    assert run("project", "create", "demo", "--json").object["check_sender"] is False
+    run("project", "create", "strict", "--check-sender")
+    assert run("project", "show", "strict", "--json").object["check_sender"] is True
+    assert run("project", "update", "strict", "--recipients", "9", "--json").object["check_sender"] is True
+    assert run("project", "update", "strict", "--no-check-sender", "--json").object["check_sender"] is False
+
+
+def test_a_project_that_checks_senders_without_a_domain_is_told_of(run: Run) -> None:
+    assert "all its mail is refused" in run("project", "create", "demo", "--check-sender").err
+    run("domain", "create", "--project", "demo", "example.com")
+    assert "refused" not in run("project", "update", "demo", "--recipients", "9").err
+
+
+def test_a_domain_is_added_listed_and_removed(run: Run, tmp_path: Path) -> None:
+    run("project", "create", "demo")
+    name = ("--project", "demo", "MÜNCHEN.example")
+    created = run("domain", "create", *name, "--json").object
+    assert (created["project"], created["domain"]) == ("demo", "xn--mnchen-3ya.example")
+    assert run("domain", "show", "--project", "demo", "xn--mnchen-3ya.example", "--json").object == created
+    said = run("domain", "create", "--project", "demo", "a.example")
+    assert (said.code, said.out) == (0, "")
+    assert "no DNS records" in said.err
+    assert "--check-sender" in said.err
+    heading, first, second = run("domain", "list", "--project", "demo").out.splitlines()
+    assert heading.split() == ["DOMAIN", "CREATED", "ID"]
+    assert (first.split()[0], second.split()[0]) == ("a.example", "xn--mnchen-3ya.example")
+    assert run("domain", "delete", *name, "--yes", "--json").object == created
+
+    directory = Directory(tmp_path / "state")
+    project = directory.project_by_slug("demo")
+    assert project is not None
+    assert directory.domains(project.id) == {"a.example"}
+    directory.close()
+
+
+def test_a_route_says_what_its_mail_tells_of_the_client(run: Run) -> None:
+    run("project", "create", "demo")
+    news = ("--project", "demo", "news", "--json")
+    created = run("route", "create", *news, "--received", "anonymous", "--mint-message-id").object
+    assert (created["received"], created["mint_message_id"]) == ("anonymous", True)
+    updated = run("route", "update", *news, "--received", "none").object
+    assert (updated["received"], updated["mint_message_id"]) == ("none", True)
+    assert run("route", "update", *news, "--keep-message-id").object["mint_message_id"] is False
+    outgoing = run("route", "show", "--project", "demo", "outgoing", "--json").object
+    assert (outgoing["received"], outgoing["mint_message_id"]) == ("full", False)
 
 
 def test_a_smarthost_is_given_changed_and_taken_away(run: Run, tmp_path: Path) -> None:
@@ -184,6 +232,13 @@ def test_a_smarthost_is_given_changed_and_taken_away(run: Run, tmp_path: Path) -
         (("route", "create", "--project", "demo", "x", "--smarthost", "r:25", "--smarthost-password-file", "/nowhere"), os.EX_NOINPUT),
         (("route", "update", "--project", "demo", "outgoing"), os.EX_USAGE),
         (("route", "delete", "--project", "demo", "outgoing", "--yes"), os.EX_DATAERR),
+        (("route", "update", "--project", "demo", "outgoing", "--received", "half"), os.EX_USAGE),
+        (("route", "update", "--project", "demo", "outgoing", "--mint-message-id", "--keep-message-id"), os.EX_USAGE),
+        (("domain", "create", "example.com"), os.EX_USAGE),
+        (("domain", "create", "--project", "demo", "no_domain"), os.EX_DATAERR),
+        (("domain", "create", "--project", "demo", "known.example"), os.EX_CANTCREAT),
+        (("domain", "create", "--project", "nobody", "example.com"), os.EX_NOUSER),
+        (("domain", "show", "--project", "demo", "sub.known.example"), os.EX_NOUSER),
         (("project", "create", "No Slug"), os.EX_DATAERR),
         (("token", "create", "--project", "demo", "--import", "two words"), os.EX_DATAERR),
         (("project", "create", "demo"), os.EX_CANTCREAT),
@@ -197,6 +252,7 @@ def test_a_smarthost_is_given_changed_and_taken_away(run: Run, tmp_path: Path) -
 def test_a_failure_has_its_exit_code_and_says_why(run: Run, argv: tuple[str, ...], code: int) -> None:
     run("project", "create", "demo")
     run("token", "create", "--project", "demo", "--import", "known")
+    run("domain", "create", "--project", "demo", "known.example")
     ran = run(*argv)
     assert (ran.code, ran.out) == (code, "")
     assert ran.err.strip()
@@ -208,12 +264,18 @@ def test_a_token_is_read_from_standard_input(run: Run) -> None:
     assert run("token", "create", "--project", "demo", "--import", "-", stdin="lttr_from_elsewhere\n").out == "lttr_from_elsewhere\n"
 
 
-@pytest.mark.parametrize("noun", ["project", "route", "token"])
+@pytest.mark.parametrize("noun", ["project", "route", "token", "domain"])
 def test_deleting_needs_yes_where_nobody_can_be_asked(run: Run, noun: str) -> None:
     run("project", "create", "demo")
-    run("route", "create", "--project", "demo", "news")
     token = run("token", "create", "--project", "demo", "--json").object["id"]
-    argv = {"project": ("demo",), "route": ("--project", "demo", "news"), "token": (token,)}[noun]
+    argv = {
+        "project": ("demo",),
+        "route": ("--project", "demo", "news"),
+        "token": (token,),
+        "domain": ("--project", "demo", "example.com"),
+    }[noun]
+    if noun in {"route", "domain"}:
+        run(noun, "create", *argv)
     refused = run(noun, "delete", *argv, stdin="y\n")
     assert refused.code == os.EX_USAGE
     assert "--yes" in refused.err
@@ -234,7 +296,7 @@ def test_deleting_asks_on_a_terminal(
         assert admin.main(["-c", str(config), "project", "delete", "demo"]) == code
     os.close(mine)
     asked = capsys.readouterr()
-    assert "delete project demo with 1 route(s) and 0 token(s)? [y/N]" in asked.err
+    assert "delete project demo with 1 route(s), 0 token(s) and 0 domain(s)? [y/N]" in asked.err
     assert len(run("project", "list", "--json").out.splitlines()) == left
 
 

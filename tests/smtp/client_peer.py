@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
-from lettermta.message import Lane, QueuedRecipient, QueueEntry, Unreachable, Verdict
+from lettermta.message import BodyType, Lane, Options, QueuedRecipient, QueueEntry, Unreachable, Verdict
 from lettermta.smtp.client import ClientSession, ClientSettings, TLSMode
 from lettermta.smtp.client_dialogue import IClientWire
 
@@ -38,7 +38,8 @@ class Content:
 
 def entry(*recipients: str, sender: str = "a@out.test", eight_bit: bool = False) -> QueueEntry:
     waiting = [QueuedRecipient(number, address) for number, address in enumerate(recipients or ("b@in.test",), 1)]
-    return QueueEntry(1, "id-1", Lane("route", "in.test"), "project", "outgoing", sender, 22, eight_bit, 0.0, 1e12, b"{}", b"{}", waiting)
+    options = Options(body=BodyType.EIGHT_BIT if eight_bit else BodyType.SEVEN_BIT)
+    return QueueEntry(1, "id-1", Lane("route", "in.test"), "project", "outgoing", sender, 22, 0.0, 1e12, b"{}", b"{}", waiting, options)
 
 
 @implementer(IClientWire)

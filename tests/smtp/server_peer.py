@@ -8,16 +8,21 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
 from twisted.cred.credentials import IUsernameHashedPassword, IUsernamePassword
 from twisted.cred.portal import IRealm, Portal
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from lettermta.interfaces import ISMTPServer, ISubmitter
 from lettermta.message import Envelope, Peer, Refused, Reply
+from lettermta.smtp.admission import LoginGuard, Turn
+from lettermta.smtp.channel_binding import no_binding
+from lettermta.smtp.sasl import MECHANISMS, Mechanism
 from lettermta.smtp.session import IWire, ServerSession
 from lettermta.testing.spool import MemoryContent
 
@@ -46,7 +51,7 @@ class Content(MemoryContent):
         self.writing = True
         return self._office.later(None).addBoth(self._through)
 
-    def _through(self, result: None | Failure) -> None | Failure:
+    def _through(self, result: Failure | None) -> Failure | None:
         self.writing = False
         return result
 
@@ -79,7 +84,8 @@ class Submitter:
     def submit(self, envelope: Envelope, content: Content) -> Deferred[Reply]:
         assert not content.writing, "submitted before it was all written"
         assert not content.discarded
-        self._office.submitted.append((envelope.sender, tuple(envelope.recipients), content.head() + b"|" + content.body()))
+        recipients = tuple(getattr(one, "address", one) for one in envelope.recipients)
+        self._office.submitted.append((envelope.sender, recipients, content.head() + b"|" + content.body()))
         self._office.envelopes.append(envelope)
         return self._office.answers("DOT", Reply(250, "2.0.0", f"Ok: queued as {len(self._office.submitted)}"))
 
@@ -117,6 +123,7 @@ class Office:
 
     hostname = "mta.test"
     max_size = 50_000
+    max_recipients = 40
 
     def __init__(self) -> None:
         self.portal = Portal(Realm(self), [LateChecker(self)])
@@ -134,8 +141,11 @@ class Office:
         self.logins = 0
         self.logouts = 0
 
-    def mechanisms(self, secure: bool) -> Sequence[str]:
+    def mechanisms(self, secure: bool, plus: bool) -> Sequence[str]:
         return self.encrypted if secure else self.in_clear
+
+    def exchange(self, mechanism: str, binding: object) -> Mechanism:
+        return MECHANISMS[mechanism](self.hostname)
 
     def trusted(self, peer: Peer) -> Submitter | None:
         return Submitter(self) if self.trusts else None
@@ -202,15 +212,23 @@ class Wire:
     def resume(self) -> None:
         self.paused = False
 
+    def turn(self, whose: Turn) -> None:
+        self.whose = whose
+
+    def logged_in(self) -> None:
+        self.calls.append("logged_in")
+
 
 class Client:
     """A session from the client's side."""
 
-    def __init__(self, office: Office | None = None, *, starttls: bool = True) -> None:
+    def __init__(self, office: Any = None, *, starttls: bool = True, address: str = "192.0.2.9") -> None:
         self.office = office or Office()
-        self.peer = Peer("192.0.2.9", 4711, "submission")
+        self.peer = Peer(address, 4711, "submission")
         self.wire = Wire()
-        self.session = ServerSession(self.office, self.peer, self.wire, starttls=starttls)
+        self.clock = Clock()
+        self.guard = LoginGuard(1000, 600.0, (), self.clock)
+        self.session = ServerSession(self.office, self.peer, self.wire, self.guard, self.clock, starttls=starttls)
         self.session.greet()
         self.banner = self.take()
 
@@ -225,14 +243,16 @@ class Client:
         return self.sends(b"".join([(line.encode() if isinstance(line, str) else line) + b"\r\n" for line in lines]))
 
     def sends(self, octets: bytes) -> list[str]:
-        """Send octets as they stand, in one read."""
+        """Send octets as they stand, in one read; what is answered late is waited for."""
         self.session.receive(octets)
+        while self.clock.getDelayedCalls():
+            self.clock.advance(1)
         return self.take()
 
     def secure(self) -> Client:
         """STARTTLS with all that belongs to it."""
         assert self.says("STARTTLS")[0].startswith("220 ")
-        self.session.secured(TLS)
+        self.session.secured(TLS, no_binding)
         return self
 
     def ehlo(self) -> Client:

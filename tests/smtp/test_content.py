@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -148,6 +150,6 @@ PIECES = st.sampled_from([b"\r\n", b"\r", b"\n", b".", b"a", b"\r\n.", b"\r\n.."
 def test_every_way_of_splitting_comes_to_the_same(body: bytes, cuts: list[int], limit: int) -> None:
     octets = body + b"\r\n.\r\nNOOP\r\n"
     places = sorted({0, *(cut for cut in cuts if cut < len(octets)), len(octets)})
-    reads = [octets[start:end] for start, end in zip(places, places[1:], strict=False)]
+    reads = [octets[start:end] for start, end in pairwise(places)]
     assert read(*reads, limit=limit) == expected(octets, limit)
     assert read(*[octets[i : i + 1] for i in range(len(octets))], limit=limit) == expected(octets, limit)

@@ -10,6 +10,7 @@ import pytest
 from twisted.logger import LogEvent, capturedLogs, formatEvent
 
 from lettermta.message import Refused, Reply
+from lettermta.smtp.channel_binding import no_binding
 from lettermta.smtp.session import MAX_COMMAND, MAX_ERRORS, MAX_WAITING, SHUTTING_DOWN
 from tests.smtp.server_peer import ACCEPTED, PLAIN, TLS, TOKEN, USER, Client, Office, codes
 
@@ -131,7 +132,7 @@ def in_state(state: str) -> Client:
         ("EXPN list", ["502 5.5.1"] * 6),
         ("TURN", ["502 5.5.1"] * 6),
         ("QUIT", ["221 2.0.0"] * 6),
-        ("GET / HTTP/1.1", ["500 5.5.1"] * 6),
+        ("GET / HTTP/1.1", ["421 4.7.0"] * 6),
         ("", ["500 5.5.1"] * 6),
         ("MÄIL FROM:<a@b>", ["500 5.5.1"] * 6),
     ],
@@ -220,7 +221,7 @@ def test_starttls_forgets_all_that_was_said_in_clear() -> None:
     client.mail()
     client.says("RSET")
     assert codes(client.says("STARTTLS")) == ["220 2.0.0"]
-    client.session.secured(TLS)
+    client.session.secured(TLS, no_binding)
     assert client.take() == []
     assert office.logouts == 1
     assert codes(client.says("MAIL FROM:<a@b>", f"AUTH PLAIN {PLAIN}")) == ["503 5.5.1", "503 5.5.1"]
@@ -247,7 +248,7 @@ def test_nothing_is_carried_out_during_the_handshake() -> None:
     client = Client().ehlo()
     client.says("STARTTLS")
     assert client.says("NOOP") == []
-    client.session.secured(TLS)
+    client.session.secured(TLS, no_binding)
     assert codes(client.says("NOOP")) == ["250 2.0.0"]
 
 
@@ -255,7 +256,7 @@ def test_a_handshake_that_ends_behind_the_session_changes_nothing() -> None:
     client = Client().ehlo()
     client.says("STARTTLS")
     client.session.end(SHUTTING_DOWN)
-    client.session.secured(TLS)
+    client.session.secured(TLS, no_binding)
     assert client.says("EHLO client.test") == []
 
 

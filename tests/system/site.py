@@ -302,6 +302,11 @@ class Site:
         self._running.append(daemon)
         return daemon
 
+    def said(self) -> list[tuple[str, str]]:
+        """What each daemon said last, by its name."""
+        daemons = [each for each in self._running if isinstance(each, Daemon) and each.program is not None]
+        return [(f"daemon {daemon.directory.name}", "\n".join(daemon.running.lines[-40:])) for daemon in daemons]
+
     def dispose(self) -> None:
         """Leave nothing running."""
         for each in reversed(self._running):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import smtplib
@@ -38,7 +39,8 @@ class Tell:
 def daemon(site: Site) -> Iterator[Daemon]:
     (site.directory / "example_hook_of_the_test.py").write_text(HOOK)
     settings: Settings = {"events": {"hooks": "example_hook_of_the_test.Tell"}}
-    daemon = site.daemon("daemon", settings, env={"PYTHONPATH": str(site.directory)})
+    path = os.pathsep.join(filter(None, [str(site.directory), os.environ.get("PYTHONPATH")]))
+    daemon = site.daemon("daemon", settings, env={"PYTHONPATH": path})
     daemon.start()
     site.receiver()
     yield daemon

@@ -57,7 +57,7 @@ def swaks(daemon: Daemon, *more: str) -> str:
         *more,
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == 0, (done.stdout + done.stderr).replace(daemon.token, "…")
     return done.stdout
 
 

@@ -22,6 +22,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from lettermta.delivery.transports.counting import counted
 from lettermta.interfaces import IChannel, IStoredContent, ITransport
 from lettermta.message import QueueEntry, Reply, Unreachable, Verdict
 
@@ -53,7 +54,7 @@ class CaptureTransport:
 
     def open(self) -> Deferred[IChannel]:
         """A channel; fails with Unreachable when the Maildir can't be made."""
-        return Deferred.fromCoroutine(self._open())
+        return counted("capture", Deferred.fromCoroutine(self._open()))
 
     async def _open(self) -> IChannel:
         threads = _Threads(self.reactor)

@@ -16,6 +16,7 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, c
 from twisted.internet.error import ConnectError, ConnectionRefusedError, TimeoutError
 from twisted.logger import Logger
 
+from lettermta import metrics
 from lettermta.message import Reply, Unreachable
 from lettermta.smtp.client import ClientSession, ClientSettings, TLSFailed, TLSMode
 from lettermta.smtp.client_protocol import ClientProtocol
@@ -68,12 +69,22 @@ class Connector:
         try:
             await connecting
         except TimeoutError:
+            metrics.CONNECTIONS_OUT["timed_out"].inc()
             raise Unreachable(Reply(451, "4.4.1", f"Connecting to {target} timed out")) from None
         except ConnectionRefusedError:
+            metrics.CONNECTIONS_OUT["refused"].inc()
             raise Unreachable(Reply(451, "4.4.1", f"{target} refuses connections")) from None
         except ConnectError as error:
+            metrics.CONNECTIONS_OUT["unreachable"].inc()
             raise Unreachable(Reply(451, "4.4.1", f"{target} can't be reached: {error}")) from None
-        return await protocol.session.opened
+        try:
+            session = await protocol.session.opened
+        except Unreachable as error:
+            metrics.CONNECTIONS_OUT[_not_ready(error)].inc()
+            raise
+        metrics.CONNECTIONS_OUT["ready"].inc()
+        metrics.TLS_OUT[session.tls.partition(" ")[0] if session.tls else "none"].inc()
+        return session
 
     async def first(self, targets: Sequence[Target]) -> ClientSession:
         """A session with the first target that has one; raises the last one's Unreachable."""
@@ -85,6 +96,13 @@ class Connector:
                 _log.info("{target}: {reason}", target=target, reason=str(error.reply))
                 last = error
         raise last or Unreachable(Reply(451, "4.4.4", "There is no address to connect to"))
+
+
+def _not_ready(error: Unreachable) -> str:
+    """What to count a session as that did not become ready."""
+    if isinstance(error, TLSFailed):
+        return "tls_failed"
+    return "turned_away" if error.remote else "not_ready"
 
 
 def temporary(error: Unreachable) -> Unreachable:

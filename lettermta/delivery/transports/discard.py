@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
+from lettermta.delivery.transports.counting import counted
 from lettermta.interfaces import IChannel, IStoredContent, ITransport
 from lettermta.message import QueueEntry, Reply, Verdict
 
@@ -22,7 +23,7 @@ class DiscardTransport:
 
     def open(self) -> Deferred[IChannel]:
         """Always there."""
-        return succeed(self)
+        return counted("discard", succeed(self))
 
     def send(self, entry: QueueEntry, content: IStoredContent) -> Deferred[Sequence[Verdict]]:
         """All is well."""

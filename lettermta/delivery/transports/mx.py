@@ -19,6 +19,7 @@ from zope.interface import implementer
 from lettermta.delivery.address_policy import permits
 from lettermta.delivery.resolver import NoSuchDomain, TemporaryDNSFailure
 from lettermta.delivery.transports.connecting import MOST_ADDRESSES, Connector, Target, temporary
+from lettermta.delivery.transports.counting import counted
 from lettermta.delivery.transports.settings import DeliverySettings
 from lettermta.interfaces import IChannel, IResolver, ITransport
 from lettermta.message import Reply, Unreachable
@@ -42,7 +43,7 @@ class MXTransport:
 
     def open(self) -> Deferred[IChannel]:
         """A session with the best host that has one; fails with Unreachable."""
-        return Deferred.fromCoroutine(self._open())
+        return counted("mx", Deferred.fromCoroutine(self._open()))
 
     async def _open(self) -> IChannel:
         if self.domain.startswith("["):

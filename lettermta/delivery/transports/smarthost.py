@@ -18,6 +18,7 @@ from zope.interface import implementer
 
 from lettermta.delivery.resolver import DNSFailure
 from lettermta.delivery.transports.connecting import MOST_ADDRESSES, Connector, Target, temporary
+from lettermta.delivery.transports.counting import counted
 from lettermta.delivery.transports.settings import DeliverySettings
 from lettermta.interfaces import IChannel, IResolver, ITransport
 from lettermta.message import Reply, Unreachable
@@ -52,7 +53,7 @@ class SmarthostTransport:
 
     def open(self) -> Deferred[IChannel]:
         """A session with the host; fails with Unreachable, always temporary."""
-        return Deferred.fromCoroutine(self._open())
+        return counted("smarthost", Deferred.fromCoroutine(self._open()))
 
     async def _open(self) -> IChannel:
         addresses = await self._addresses()

@@ -25,8 +25,9 @@ def add_commands(commands: Commands) -> None:
     for command in (create, update):
         command.add_argument("slug")
         # An update changes only what was named, so there is no default; those of a new project are set above.
-        switch = {"action": BooleanOptionalAction, "default": argparse.SUPPRESS}
-        command.add_argument("--smtp", help="whether its tokens can log in over SMTP", **switch)
+        command.add_argument(
+            "--smtp", action=BooleanOptionalAction, default=argparse.SUPPRESS, help="its tokens can log in over SMTP, as they can at first"
+        )
         command.add_argument(
             "--message-size",
             metavar="SIZE",
@@ -41,7 +42,12 @@ def add_commands(commands: Commands) -> None:
             default=argparse.SUPPRESS,
             help="most recipients of a message, or `default`",
         )
-        command.add_argument("--check-sender", help="whether its mail has to come from one of its domains", **switch)
+        command.add_argument(
+            "--check-sender",
+            action=BooleanOptionalAction,
+            default=argparse.SUPPRESS,
+            help="its mail has to come from one of its domains, which isn't so at first",
+        )
     commands.add("list", _list, "list all projects")
     commands.add("show", _show, "show a project").add_argument("slug")
     commands.add_delete(_delete, "delete a project with its routes, tokens and domains").add_argument("slug")

@@ -1,0 +1,416 @@
+"""What is counted, all of it, in one place: by name and label (``docs/metrics.md`` is printed from here).
+
+A part counts by the names below: ``metrics.SPOOL_COMMIT_FAILURES.inc()``, ``metrics.RECIPIENTS[State.DELIVERED].inc()``. What is looked
+up on a hot path is taken once, in an ``__init__`` or at module level. Gauges that nobody keeps up to date are set by a part's function,
+which the wiring hands to :meth:`Registry.measure`. No label holds an address, a domain, a token or an id.
+"""
+
+import platform
+
+from lettermta import __version__
+from lettermta.metrics.registry import OTHER, Family, Label, Measure, Registry
+
+__all__ = ["OTHER", "REGISTRY", "Family", "Label", "Measure", "Registry"]
+
+REGISTRY = Registry()
+"""The metrics of this process."""
+
+LISTENER = Label("listener", "the NAME of a `[listener NAME]` section")
+_TLS_VERSIONS = {"TLSv1.2": "TLS 1.2", "TLSv1.3": "TLS 1.3"}
+
+# -- connections and sessions
+
+_edge = REGISTRY.part("Connections and sessions")
+
+CONNECTIONS_ACCEPTED = _edge.counters(
+    "lettermta_connections_accepted", "Connections that a listener took on, before anything was read from them.", LISTENER
+)
+CONNECTIONS_REFUSED = _edge.counters(
+    "lettermta_connections_refused",
+    "Connections that were ended before a session began, with or without a 421.",
+    LISTENER,
+    Label(
+        "cause",
+        "why",
+        {
+            "address_limit": "too many connections from its address",
+            "network_limit": "too many connections from its network",
+            "total_limit": "too many connections in all",
+            "login_failures": "too many failed logins from its address lately",
+            "proxy_header": "the PROXY header was missing, malformed, or from an address that may not send one",
+            "shutting_down": "the daemon is stopping",
+        },
+    ),
+)
+SESSIONS_OPEN = _edge.gauges("lettermta_sessions_open", "Connections of clients that are open now.", LISTENER)
+SESSIONS_ENDED = _edge.counters(
+    "lettermta_sessions_ended",
+    "Sessions that have ended, by what ended them.",
+    Label(
+        "cause",
+        "what ended it",
+        {
+            "quit": "the client said QUIT",
+            "lost": "the client closed the connection, or the network did",
+            "timed_out": "the client took too long over a command, a piece of content, or nothing at all",
+            "too_slow": "the client sent less than the least data rate",
+            "errors": "too many refused commands",
+            "login_failures": "too many failed logins",
+            "injection": "octets came behind STARTTLS in clear",
+            "tls": "the TLS handshake failed (see `lettermta_tls_failures_total`)",
+            "shutting_down": "the daemon stopped",
+        },
+    ),
+)
+TLS_HANDSHAKES = _edge.counters(
+    "lettermta_tls_handshakes",
+    "TLS handshakes with clients that were completed.",
+    Label("version", "the version agreed on", _TLS_VERSIONS),
+)
+TLS_FAILURES = _edge.counters(
+    "lettermta_tls_failures",
+    "TLS handshakes with clients that came to nothing.",
+    Label(
+        "cause",
+        "why",
+        {
+            "hello_on_starttls_port": "the client began TLS at once on a port that begins in clear",
+            "clear_on_tls_port": "the client began in clear on a port that begins with TLS",
+            "version": "the client speaks no TLS version that is allowed here",
+            "cipher": "no cipher in common",
+            "certificate": "the client refused our certificate",
+            "timed_out": "the client took too long",
+            "closed": "the client closed the connection in the middle",
+        },
+    ),
+)
+COMMANDS_REFUSED = _edge.counters(
+    "lettermta_commands_refused",
+    "Replies of 4yz and 5yz to clients, to whatever it was: a command, a login, or the end of a message.",
+    Label(
+        "code",
+        "the reply code",
+        {
+            "421": "the session is ended",
+            "450": "not now: a mailbox or a rate",
+            "451": "a local error",
+            "452": "no room for the message, or too many recipients",
+            "454": "TLS or the check of a login is not to be had now",
+            "455": "parameters can't be met now",
+            "500": "unknown command, or too long a line",
+            "501": "wrong syntax",
+            "502": "a command that is not implemented",
+            "503": "commands out of order",
+            "504": "a parameter that is not implemented, an unknown mechanism",
+            "530": "a login or TLS is needed first",
+            "534": "the mechanism is too weak",
+            "535": "wrong credentials",
+            "538": "the mechanism needs TLS",
+            "550": "refused by a rule",
+            "551": "the user is elsewhere",
+            "552": "too large",
+            "553": "an address that is not allowed",
+            "554": "the transaction failed",
+            "555": "unknown parameters of MAIL or RCPT",
+            "556": "the domain takes no mail",
+        },
+    ),
+)
+LOGINS = _edge.counters(
+    "lettermta_logins",
+    "Logins that were tried. Clients are told no more than 535 or 501; this says why.",
+    Label(
+        "mechanism",
+        "the SASL mechanism",
+        {
+            "PLAIN": "RFC 4616",
+            "LOGIN": "user name and password in turn",
+            "CRAM-MD5": "RFC 2195",
+            "SCRAM-SHA-256": "RFC 7677",
+            "SCRAM-SHA-256-PLUS": "RFC 7677, bound to the TLS channel",
+        },
+    ),
+    Label(
+        "result",
+        "what came of it",
+        {
+            "succeeded": "logged in",
+            "wrong_user_name": "the user name is none of `[submission] usernames`",
+            "unknown_token": "no such token, or not its digest",
+            "revoked": "the token has been revoked",
+            "no_project": "the token's project is gone",
+            "smtp_off": "SMTP is switched off for the project",
+            "malformed": "the exchange did not follow the mechanism",
+            "canceled": "the client gave up with `*`",
+            "too_many": "refused unseen, after too many failures",
+            "not_checked": "the check itself failed (454)",
+        },
+    ),
+)
+
+# -- submission
+
+_submission = REGISTRY.part("Submission")
+
+MESSAGES_ACCEPTED = _submission.counter("lettermta_messages_accepted", "Messages that got their 250: durable, each counted once.")
+ACCEPTED_BYTES = _submission.counter(
+    "lettermta_messages_accepted_bytes", "Octets of the accepted messages as they are stored, header and body."
+)
+RECIPIENTS_ACCEPTED = _submission.counter("lettermta_recipients_accepted", "Recipients of the accepted messages, duplicates taken out.")
+MESSAGES_REFUSED = _submission.counters(
+    "lettermta_messages_refused",
+    "Messages whose content came and was refused at its end, for now or for good.",
+    Label(
+        "cause",
+        "why",
+        {
+            "size": "larger than the limit, or too large a header block",
+            "line_ends": "a bare CR or LF in the content",
+            "header": "a header block that breaks RFC 5322 or a limit",
+            "control_header": "a tag, metadata or another control header that breaks its rule",
+            "route": "the project has no such route",
+            "loop": "too many Received fields",
+            "credentials": "the token or the project is no longer valid",
+            "sender": "a sender that the project may not use",
+            "idempotency": "the same idempotency key with another body, or still in progress",
+            "policy": "a policy hook refused it",
+            "storage": "it could not be stored",
+            "local": "a fault of ours",
+        },
+    ),
+)
+MESSAGES_REPEATED = _submission.counter(
+    "lettermta_messages_repeated", "Messages answered by an earlier 250 for the sake of their idempotency key, and not stored again."
+)
+
+# -- spool
+
+_spool = REGISTRY.part("Spool")
+
+SPOOL_COMMIT_SECONDS = _spool.histogram(
+    "lettermta_spool_commit_seconds",
+    "Time from the begin of a transaction until its sync was done.",
+    (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10),
+)
+SPOOL_COMMIT_UNITS = _spool.histogram(
+    "lettermta_spool_commit_units",
+    "How many writes (a new message, an outcome, a cursor) shared one transaction and its sync.",
+    (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
+)
+SPOOL_COMMIT_FAILURES = _spool.counter(
+    "lettermta_spool_commit_failures", "Transactions that failed and were rolled back: a full disk, an I/O error."
+)
+SPOOL_QUARANTINED = _spool.counter("lettermta_spool_quarantined", "Recipients put into quarantine, because their record is damaged.")
+SPOOL_FREE_BYTES = _spool.gauge("lettermta_spool_free_bytes", "Octets that are free on the spool's file system for lettermta's user.")
+
+# -- queue
+
+_queue = REGISTRY.part("Queue")
+
+QUEUE_RECIPIENTS = _queue.gauges(
+    "lettermta_queue_recipients",
+    "Recipients in the queue.",
+    Label(
+        "state",
+        "their state",
+        {
+            "queued": "not tried yet",
+            "scheduled": "for later, as the sender asked",
+            "deferred": "tried, and to be tried again",
+            "held": "held by an operator or a rule",
+            "quarantined": "damaged",
+        },
+    ),
+)
+QUEUE_MESSAGES = _queue.gauge("lettermta_queue_messages", "Messages in the spool.")
+QUEUE_OLDEST_SECONDS = _queue.gauge("lettermta_queue_oldest_seconds", "Age of the oldest message in the spool, 0 when it is empty.")
+QUEUE_IN_HAND = _queue.gauge("lettermta_queue_in_hand", "Entries that the scheduler has in memory: waiting for a channel, or on one.")
+QUEUE_LANES = _queue.gauge("lettermta_queue_lanes", "Lanes (one domain's mail of one route) that the scheduler has in memory.")
+QUEUE_DESTINATIONS = _queue.gauge("lettermta_queue_destinations", "Destinations that the scheduler has in memory.")
+
+# -- delivery
+
+_delivery = REGISTRY.part("Delivery")
+
+TRANSPORT = Label(
+    "transport",
+    "the way out",
+    {"mx": "the domain's MX", "smarthost": "a route's smarthost, or the relayhost", "capture": "a Maildir", "discard": "nowhere"},
+)
+ATTEMPTS = _delivery.counters(
+    "lettermta_attempts",
+    "Attempts at an entry (one message to those of its recipients that share a domain), by what they came to for its recipients.",
+    Label(
+        "result",
+        "what came of it",
+        {
+            "delivered": "all were taken",
+            "partial": "some were taken",
+            "deferred": "none was taken, and some are tried again",
+            "refused": "none was taken, and none is tried again",
+        },
+    ),
+)
+RECIPIENTS = _delivery.counters(
+    "lettermta_recipients",
+    "Recipients that reached a final state, once that is durable.",
+    Label(
+        "state",
+        "the final state",
+        {
+            "delivered": "the other side's 2yz is on record",
+            "bounced": "a 5yz ended it, the other side's or ours",
+            "expired": "its lifetime was over",
+            "suppressed": "on a suppression list, so not tried",
+            "canceled": "taken out by an operator or its sender",
+        },
+    ),
+)
+DEFERRALS = _delivery.counters(
+    "lettermta_deferrals",
+    "Times that a recipient was put off to a later attempt.",
+    Label("by", "who put it off", {"remote": "a 4yz of the other side", "local": "us: no connection, no answer, a limit"}),
+)
+DELIVERY_SECONDS = _delivery.histogram(
+    "lettermta_delivery_seconds",
+    "Time from a message's acceptance until a recipient of it was delivered.",
+    (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 14400, 86400),
+)
+CHANNELS_OPEN = _delivery.gauge("lettermta_channels_open", "Channels (outgoing connections, mostly) that are open now, idle ones included.")
+CHANNELS_OPENED = _delivery.counters(
+    "lettermta_channels_opened",
+    "Openings of a channel to a destination, each over as many hosts and addresses as it took.",
+    TRANSPORT,
+    Label(
+        "result",
+        "what came of it",
+        {
+            "opened": "ready to send",
+            "temporary": "not to be had now: its mail is put off",
+            "permanent": "not to be had at all: no such domain, null MX, a loop",
+            "canceled": "given up, since the daemon stops",
+        },
+    ),
+)
+CONNECTIONS_OUT = _delivery.counters(
+    "lettermta_connections_out",
+    "Connections tried to one address of a host, a second one in clear after a failed handshake included.",
+    Label(
+        "result",
+        "what came of it",
+        {
+            "ready": "the session was ready to send",
+            "refused": "nobody listens there",
+            "timed_out": "it was not accepted in time",
+            "unreachable": "the network gave another error",
+            "tls_failed": "the TLS handshake failed",
+            "turned_away": "the host answered by 4yz or 5yz before a message was begun",
+            "not_ready": "the host fell silent or hung up, or lacks what we insist on: TLS, a certificate, a login",
+        },
+    ),
+)
+TLS_OUT = _delivery.counters(
+    "lettermta_tls_out",
+    "Outgoing sessions that were ready to send, by how they are encrypted.",
+    Label("version", "the TLS version", {**_TLS_VERSIONS, "none": "in clear"}),
+)
+
+# -- names
+
+_names = REGISTRY.part("Names")
+
+DNS_LOOKUPS = _names.counters(
+    "lettermta_dns_lookups",
+    "Look-ups of the records of one type.",
+    Label(
+        "type",
+        "the records' type",
+        {"MX": "hosts of a domain", "A": "IPv4 addresses", "AAAA": "IPv6 addresses", "TLSA": "DANE", "TXT": "policies and keys"},
+    ),
+    Label(
+        "result",
+        "what came of it",
+        {
+            "cached": "known already, whatever it is",
+            "joined": "the same was being asked: one question for both",
+            "found": "there are such records",
+            "empty": "the name exists, and has none",
+            "no_such_domain": "NXDOMAIN, or no name at all",
+            "failed": "no server would tell: its mail is put off",
+        },
+    ),
+)
+DNS_SECONDS = _names.histogram(
+    "lettermta_dns_seconds",
+    "Time that a look-up took which servers were asked for, all tries and CNAMEs together.",
+    (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20),
+)
+DNS_TRIES_FAILED = _names.counters(
+    "lettermta_dns_tries_failed",
+    "Questions to one server that got no usable answer.",
+    Label(
+        "cause",
+        "why",
+        {
+            "silent": "no answer in time, or not reachable",
+            "SERVFAIL": "the server failed, or the answer did not validate",
+            "REFUSED": "the server does not serve us",
+            "unusable": "malformed, a referral, a CNAME loop",
+        },
+    ),
+)
+DNS_CACHE_ENTRIES = _names.gauge("lettermta_dns_cache_entries", "Answers in the cache.")
+
+# -- events
+
+_events = REGISTRY.part("Events")
+
+SINK = Label("sink", "the reader's name: `json_log`, or `hook:` and a dotted name of `[events] hooks`")
+EVENTS_TOLD = _events.counters("lettermta_events_told", "Events that a reader of the outbox has taken, repeats included.", SINK)
+EVENTS_FAILED = _events.counters(
+    "lettermta_events_failed", "Times that a reader failed and was left alone for a while; what it did not take is told again.", SINK
+)
+EVENTS_BEHIND = _events.gauges(
+    "lettermta_events_behind",
+    "Events that a reader has not taken yet. After a start it counts only what is known: all of it from the first new event on.",
+    SINK,
+)
+EVENTS_WORKING = _events.gauges("lettermta_events_working", "1 while a reader takes events, 0 while it is left alone or stopped.", SINK)
+EVENTS_FORGOTTEN = _events.counter("lettermta_events_forgotten", "Events removed from the outbox behind the retention time.")
+
+# -- accounts
+
+_accounts = REGISTRY.part("Accounts")
+
+ACCOUNTS_READ = _accounts.counters(
+    "lettermta_accounts_read",
+    "Times that all accounts were read, at the start and behind each change.",
+    Label("result", "what came of it", {"succeeded": "they are in force", "failed": "the ones read before stay in force"}),
+)
+ACCOUNTS_STALE = _accounts.gauge(
+    "lettermta_accounts_stale", "1 while changes to accounts can't be read, so that a revoked token may still be good."
+)
+
+# -- process
+
+_process = REGISTRY.part("Process")
+
+BUILD = _process.gauges(
+    "lettermta_build_info",
+    "Always 1: what runs.",
+    Label("version", "lettermta's version"),
+    Label("python", "Python's version"),
+)
+BUILD[__version__, platform.python_version()].set(1)
+CERTIFICATE_EXPIRES = _process.gauge(
+    "lettermta_certificate_expires_seconds", "When the first of the certificates in use expires, as seconds since 1970."
+)
+CERTIFICATE_SELF_SIGNED = _process.gauge(
+    "lettermta_certificate_self_signed",
+    "1 while a self-signed certificate is in use, none being configured: clients that verify refuse it.",
+)
+RELOADS = _process.counters(
+    "lettermta_reloads",
+    "Reloads that were asked for (SIGHUP).",
+    Label("result", "what came of it", {"succeeded": "in force", "refused": "faults were found, and the old state stays in force"}),
+)

@@ -1,0 +1,95 @@
+"""The parts of a daemon, made from its configuration: what each key comes to."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from twisted.internet.threads import deferToThreadPool
+
+from lettermta.accounts.directory import Directory
+from lettermta.accounts.scram_keys import ScramKeys
+from lettermta.config import BareLineEnds, Config, EightBitHeaders, Security
+from lettermta.delivery.resolver import Resolver, system_servers
+from lettermta.delivery.routing import Routing
+from lettermta.delivery.schedule import Schedule
+from lettermta.delivery.scheduler import Scheduler
+from lettermta.delivery.transports.settings import DeliverySettings
+from lettermta.interfaces import IResolver, ISpool
+from lettermta.smtp.admission import Admission, Caps, LoginGuard, Pace
+from lettermta.smtp.server import Edge, Opening
+from lettermta.smtp.session import SessionRules
+from lettermta.smtp.transaction import ContentRules
+from lettermta.submission.hygiene import HeaderRules
+from lettermta.submission.server import Submission, SubmissionRules
+
+NETWORK_SHARE = 4
+"""A network may have so many times the connections of an address."""
+SHUT_OUT_SECONDS = 600.0
+"""How long an address with too many failed logins is not let in."""
+
+OPENINGS = {Security.STARTTLS: Opening.CLEAR, Security.TLS: Opening.TLS, Security.AUTO: Opening.DETECT}
+
+
+def make_edge(config: Config, reactor: Any) -> Edge:
+    """What all listeners share: caps, the guard of logins, deadlines."""
+    limits = config.limits
+    per_address = min(limits.connections_per_address, limits.connections)
+    caps = Caps(limits.connections, per_address, min(per_address * NETWORK_SHARE, limits.connections))
+    return Edge(
+        admission=Admission(caps, limits.exempt_networks, reactor),
+        guard=LoginGuard(limits.auth_failures, SHUT_OUT_SECONDS, limits.exempt_networks, reactor),
+        pace=Pace(limits.command_timeout, limits.data_timeout, limits.minimum_rate),
+        rules=SessionRules(errors=limits.errors, content=ContentRules(repair=config.submission.bare_line_ends is BareLineEnds.REPAIR)),
+    )
+
+
+def make_submission(config: Config, reactor: Any, directory: Directory, spool: ISpool) -> Submission:
+    """What the submission of all listeners has in common."""
+
+    def threaded(function: Any, *arguments: Any) -> Any:
+        return deferToThreadPool(reactor, reactor.getThreadPool(), function, *arguments)
+
+    rules = SubmissionRules(
+        hostname=config.mta.hostname,
+        usernames=config.submission.usernames,
+        message_size=config.limits.message_size,
+        recipients=config.limits.recipients,
+        lifetime=config.delivery.lifetime,
+        header=HeaderRules(
+            message_id_domain=config.submission.message_id_domain or config.mta.hostname,
+            eight_bit=config.submission.eight_bit_headers is EightBitHeaders.ACCEPT,
+            most_fields=config.submission.header_fields,
+        ),
+    )
+    return Submission(rules, directory, spool, ScramKeys(directory, rules.usernames, threaded))
+
+
+def make_resolver(config: Config, reactor: Any) -> Resolver:
+    """The resolver that delivery asks."""
+    servers = [(server.host, server.port) for server in config.dns.servers] or system_servers()
+    return Resolver(reactor, servers, config.dns.timeout)
+
+
+def make_scheduler(config: Config, reactor: Any, directory: Directory, spool: ISpool, resolver: IResolver) -> Scheduler:
+    """Delivery, from the schedule to the ways out."""
+    delivery = config.delivery
+    settings = DeliverySettings(
+        hostname=config.mta.hostname,
+        port=delivery.port,
+        tls=delivery.tls.value,
+        allow_networks=delivery.allow_networks,
+        connect_timeout=delivery.connect_timeout,
+        command_timeout=delivery.command_timeout,
+        data_timeout=delivery.data_timeout,
+    )
+    routing = Routing(
+        reactor=reactor,
+        settings=settings,
+        directory=directory,
+        resolver=resolver,
+        capture_dir=config.mta.state_dir / "capture",
+        relayhost=delivery.relayhost,
+        capture_all=delivery.capture_all,
+    )
+    return Scheduler(spool, routing.way, Schedule(delivery.schedule), reactor, time.time)

@@ -1,0 +1,143 @@
+"""The way of a lane: by its route as the accounts say now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from attrs import evolve
+from twisted.internet.task import Clock
+
+from lettermta.accounts.directory import Directory
+from lettermta.accounts.model import RouteKind, Smarthost, SmarthostTLS, TransportKind
+from lettermta.accounts.store import AccountStore
+from lettermta.config import HostPort
+from lettermta.delivery.routing import NoRoute, Routing
+from lettermta.delivery.transports.capture import CaptureTransport
+from lettermta.delivery.transports.discard import DiscardTransport
+from lettermta.delivery.transports.mx import MXTransport
+from lettermta.delivery.transports.settings import DeliverySettings
+from lettermta.delivery.transports.smarthost import SmarthostTransport
+from lettermta.message import Lane, Unreachable
+from lettermta.smtp.client import TLSMode
+
+
+class Office:
+    """Accounts that can be changed, and the routing that reads them."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self.store = AccountStore(state_dir)
+        self.store.create_project("demo")
+        self.directory = Directory(state_dir)
+        self.capture_dir = state_dir / "capture"
+
+    def routing(self, **options) -> Routing:
+        settings = DeliverySettings(hostname="mta.example")
+        return Routing(Clock(), settings, self.directory, None, self.capture_dir, **options)  # type: ignore[arg-type]
+
+    def lane(self, transport: TransportKind, domain: str = "example.com", smarthost: Smarthost | None = None) -> Lane:
+        slug = f"r{len(self.store.routes('demo'))}"
+        route = self.store.create_route("demo", slug, kind=RouteKind.TRANSACTIONAL, transport=transport, smarthost=smarthost, default=False)
+        return Lane(route.id, domain)
+
+    def close(self) -> None:
+        self.directory.close()
+        self.store.close()
+
+
+@pytest.fixture
+def office(tmp_path: Path) -> Iterator[Office]:
+    office = Office(tmp_path)
+    yield office
+    office.close()
+
+
+def test_mail_of_an_mx_route_goes_to_its_domain(office: Office) -> None:
+    key, transport = office.routing().way(office.lane(TransportKind.MX))
+    made = transport()
+    assert key == "example.com"
+    assert isinstance(made, MXTransport)
+    assert made.domain == "example.com"
+
+
+def test_routes_that_lead_to_one_domain_share_a_destination(office: Office) -> None:
+    routing = office.routing()
+    assert routing.way(office.lane(TransportKind.MX))[0] == routing.way(office.lane(TransportKind.MX))[0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "made"), [(TransportKind.CAPTURE, CaptureTransport), (TransportKind.DISCARD, DiscardTransport)], ids=["capture", "discard"]
+)
+def test_capture_and_discard_have_one_destination_for_all_domains(office: Office, kind: TransportKind, made: type) -> None:
+    routing = office.routing()
+    key, transport = routing.way(office.lane(kind, "a.example"))
+    assert isinstance(transport(), made)
+    assert routing.way(office.lane(kind, "b.example"))[0] == key
+
+
+@pytest.mark.parametrize("kind", [TransportKind.CAPTURE, TransportKind.DISCARD])
+def test_nobody_can_address_mail_to_a_transport(office: Office, kind: TransportKind) -> None:
+    """Mail for user@capture of an MX route must not meet the Maildir, nor captured mail leave for a domain of that name."""
+    routing = office.routing()
+    key, _ = routing.way(office.lane(kind))
+    assert " " in key, "no domain has a blank"
+    assert routing.way(office.lane(TransportKind.MX, kind.value))[0] != key
+
+
+def test_a_smarthost_is_one_destination_for_all_domains_with_its_own_tls_and_login(office: Office) -> None:
+    smarthost = Smarthost("relay.example", 587, SmarthostTLS.REQUIRE, "bob", "secret")
+    routing = office.routing()
+    lane = office.lane(TransportKind.SMARTHOST, "a.example", smarthost)
+    key, transport = routing.way(lane)
+    assert isinstance(transport(), SmarthostTransport)
+    assert routing.way(Lane(lane.route_id, "b.example"))[0] == key
+    assert "secret" not in key
+
+
+def test_a_changed_password_is_a_new_destination(office: Office) -> None:
+    routing = office.routing()
+    lane = office.lane(TransportKind.SMARTHOST, smarthost=Smarthost("relay.example", 587, SmarthostTLS.REQUIRE, "bob", "old"))
+    key, _ = routing.way(lane)
+    office.store.update_route("demo", "r1", lambda route: evolve(route, smarthost=evolve(route.smarthost, password="new")))
+    assert routing.way(lane)[0] != key
+
+
+def test_a_route_that_was_changed_sends_the_new_way(office: Office) -> None:
+    routing = office.routing()
+    lane = office.lane(TransportKind.MX)
+    office.store.update_route("demo", "r1", lambda route: evolve(route, transport=TransportKind.CAPTURE))
+    assert isinstance(routing.way(lane)[1](), CaptureTransport)
+
+
+def test_mail_of_a_deleted_route_waits(office: Office) -> None:
+    routing = office.routing()
+    lane = office.lane(TransportKind.MX)
+    office.store.delete_route("demo", "r1")
+    key, transport = routing.way(lane)
+    assert key == f"no route {lane.route_id}"
+    assert isinstance(transport(), NoRoute)
+    failures: list[Unreachable] = []
+    transport().open().addErrback(lambda failure: failures.append(failure.value))
+    assert isinstance(failures[0], Unreachable)
+    assert not failures[0].reply.permanent
+    assert "route has been deleted" in failures[0].reply.text
+
+
+def test_a_relayhost_takes_what_would_leave_by_mx_and_nothing_else(office: Office) -> None:
+    routing = office.routing(relayhost=HostPort("relay.example", 25))
+    key, transport = routing.way(office.lane(TransportKind.MX))
+    assert isinstance(transport(), SmarthostTransport)
+    assert routing.way(office.lane(TransportKind.MX, "b.example"))[0] == key
+    assert isinstance(routing.way(office.lane(TransportKind.DISCARD))[1](), DiscardTransport)
+
+
+def test_capture_all_keeps_everything_at_home(office: Office) -> None:
+    routing = office.routing(capture_all=True, relayhost=HostPort("relay.example", 25))
+    smarthost = Smarthost("relay.example", 587)
+    lanes = [office.lane(TransportKind.MX), office.lane(TransportKind.SMARTHOST, smarthost=smarthost), Lane("gone", "example.com")]
+    assert all(isinstance(routing.way(lane)[1](), CaptureTransport) for lane in lanes)
+
+
+def test_every_kind_of_tls_towards_a_smarthost_is_one_of_the_clients() -> None:
+    assert {kind.value for kind in SmarthostTLS} <= {mode.value for mode in TLSMode}
