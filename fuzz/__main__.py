@@ -11,7 +11,6 @@ import importlib
 import importlib.util
 import itertools
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -49,10 +48,10 @@ def guided(target: str, runs: int | None, seconds: int, seed: int, found: Path) 
         module = importlib.import_module(f"fuzz.fuzz_{target}")
     found /= target
     found.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", suffix=".dict", delete=False) as words:
-        words.writelines(f'"{_escaped(word)}"\n' for word in module.TOKENS)
+    words = found.with_suffix(".words")
+    words.write_text("".join(f'"{_escaped(word)}"\n' for word in module.TOKENS))
     limits = [f"-max_total_time={seconds}", f"-seed={seed}", *([] if runs is None else [f"-runs={runs}"])]
-    paths = [f"-dict={words.name}", f"-artifact_prefix={found}/crash-", str(found), str(HERE / "corpus" / target)]
+    paths = [f"-dict={words}", f"-artifact_prefix={found}/crash-", str(found), str(HERE / "corpus" / target)]
     atheris.Setup([f"fuzz {target}", "-max_len=4096", "-print_final_stats=1", *limits, *paths], module.one)
     atheris.Fuzz()
 

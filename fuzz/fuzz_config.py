@@ -24,7 +24,7 @@ _KINDS: list[Kind[Any]] = [key.kind for _, section in Config.sections().values()
 
 def one(data: bytes) -> None:
     """Read ``data`` as a file, as it is and pumped, and as a value of each kind."""
-    for octets in (data, pumped(data)):
+    for octets in pumped(data):
         text = octets.decode("utf-8", "replace")
         with swift("a file"):
             _file(text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from fuzz.fuzz_header import head_of
-from fuzz.promises import LONGEST, clean, pumped, require, swift
+from fuzz.promises import clean, pumped, require, swift
 from lettermta.message import Refused
 from lettermta.submission.control import TAG_LENGTH, MetadataBounds, is_control, read_control
 from lettermta.submission.header import split_fields
@@ -21,7 +21,7 @@ _TAG = re.compile(r"[a-zA-Z0-9_-]+(\s[a-zA-Z0-9_-]+)*", re.ASCII)
 
 def one(data: bytes) -> None:
     """Read the control headers of ``data``, as it is and pumped."""
-    for octets in (data[:LONGEST], pumped(data)):
+    for octets in pumped(data):
         try:
             fields = split_fields(head_of(octets))
         except Refused:

@@ -29,7 +29,7 @@ _LINE = 2048
 
 def one(data: bytes) -> None:
     """Read ``data`` as each thing that a command's argument may be, as it is and pumped."""
-    for octets in (data[:_LINE], pumped(data, _LINE)):
+    for octets in pumped(data, _LINE):
         with swift("an argument"):
             _helo(octets)
             _path(octets, b"FROM:")

@@ -39,15 +39,18 @@ def swift(what: str) -> Iterator[None]:
     require(took < CPU_SECONDS, f"{what} took {took:.2f} s")
 
 
-def pumped(data: bytes, longest: int = LONGEST) -> bytes:
-    """``data`` with a part of it repeated: which one its first two octets say, so that an engine can learn what hurts."""
-    if len(data) < 4:
-        return data
+def pumped(data: bytes, longest: int = LONGEST) -> list[bytes]:
+    """``data``, and for a quarter of all inputs also the same with a part repeated: which one, its first two octets say.
+
+    So an engine can learn what hurts, and most inputs stay quick.
+    """
+    if len(data) < 4 or data[1] % 4:
+        return [data[:longest]]
     body = data[2:]
     start = data[0] % len(body)
-    part = body[start : start + 1 + data[1] % 8]
+    part = body[start : start + 1 + data[1] // 4 % 8]
     times = max(1, (longest - len(body)) // len(part))
-    return body[:start] + part * times + body[start:]
+    return [data[:longest], body[:start] + part * times + body[start:]]
 
 
 def pieces(data: bytes) -> tuple[bytes, list[bytes]]:

@@ -7,9 +7,9 @@ import datetime
 from lettermta.smtp.parameters import MAX_HOLD
 
 
-def announced(max_size: int, max_recipients: int, max_messages: int, *, secure: bool, starttls: bool) -> list[str]:
+def announced(max_size: int, max_recipients: int, max_messages: int, now: float, *, secure: bool, starttls: bool) -> list[str]:
     """The keywords with their parameters, all but AUTH. ``secure``: the channel is encrypted; ``starttls``: it can be."""
-    furthest = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=MAX_HOLD)
+    furthest = datetime.datetime.fromtimestamp(now + MAX_HOLD, datetime.UTC)
     keywords = [
         "PIPELINING",  # RFC 2920
         f"SIZE {max_size}",  # RFC 1870

@@ -117,6 +117,7 @@ class ServerSession:
         *,
         starttls: bool,
         rules: SessionRules = SessionRules(),
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._server = server
         self._peer = peer
@@ -131,7 +132,8 @@ class ServerSession:
         self._paused = False
         self._running = False
         self._authentication = Authentication(server, peer, guard, clock)
-        self._transaction = Transaction(peer, rules.content, time.time)
+        self._transaction = Transaction(peer, rules.content, now)
+        self._now = now
 
     # -- what the connection calls
 
@@ -340,7 +342,7 @@ class ServerSession:
         submitter = self._authentication.submitter or self._server.trusted(self._peer)
         limits = self._server if submitter is None else submitter
         keywords = announced(
-            limits.max_size, limits.max_recipients, self._rules.messages, secure=secure, starttls=self._starttls and not secure
+            limits.max_size, limits.max_recipients, self._rules.messages, self._now(), secure=secure, starttls=self._starttls and not secure
         )
         if mechanisms := self._authentication.offered():
             keywords.append("AUTH " + " ".join(mechanisms))
