@@ -157,6 +157,7 @@ class Lettermta(Service):
     async def _start(self) -> None:
         await self._dispatcher.start()
         await self._scheduler.start()
+        await self._submission.scram.warm()
         for bound in self._bound:
             self._answer(bound)
         self._reactor.callWhenRunning(self._take_signals)

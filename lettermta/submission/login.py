@@ -93,7 +93,12 @@ class ScramChecker(_Checker):
     def requestAvatarId(self, credentials: Any) -> Any:
         """A Deferred of ``project id/token id``."""
         found = self._keys.token(credentials.username, credentials.verify)
-        return found.addCallback(lambda token: self._avatar(credentials.username, token))
+        return found.addCallback(self._found, credentials)
+
+    def _found(self, token: Token | None, credentials: Any) -> Deferred[bytes]:
+        if credentials.fault:
+            return fail(LoginFault("malformed", credentials.fault))
+        return self._avatar(credentials.username, token)
 
 
 @implementer(IRealm)

@@ -47,10 +47,10 @@ def attempt(desk: Desk, data: bytes) -> str:
         message = desk.message(data=data)
         content = message.content
         desk.reactor.wait(desk.storing(message))
-    except Exception as error:
+    except Exception:
         if content is not None:
             content.discard()  # type: ignore[attr-defined]
-        return f"refused {type(error).__name__}" if "-v" in sys.argv else "refused"
+        return "refused"
     return "stored"
 
 
