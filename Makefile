@@ -67,6 +67,7 @@ bench: $(TESTABLE)
 reference: $(TESTABLE)
 	$(BIN)/python -m lettermta.config ini > etc/mta.ini
 	$(BIN)/python -m lettermta.config markdown > docs/configuration.md
+	$(BIN)/python -m lettermta.metrics > docs/metrics.md
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -578,7 +578,7 @@ class TestReference:
     def test_the_examples_of_faults_on_the_page_are_what_the_reader_says(self, folder: Path) -> None:
         lines = [""] * 24
         lines[10:12] = ["[listener smtp]", "ports = 70000"]
-        lines[18:20] = ["[limits]", "recipient = 5"]
+        lines[18:20] = ["[dns]", "server = 192.0.2.53"]
         lines[22:24] = ["[delivery]", "lifetime = 5"]
         assert "\n".join(complaints("#" + "\n".join(lines))) in reference_markdown()
 

@@ -1,15 +1,18 @@
 """``lettermta-queue``: what is in the spool, with the daemon running (through its control socket) or down (from the spool's files).
 
 Rows go to standard output as they come, so a list of a million needs no more memory than one of ten. ``--json`` prints one object a
-line. Exit codes follow sysexits: 64 the command line, 66 no spool, 68 no such message, 77 no permission, 78 the configuration.
+line. Exit codes follow sysexits: 64 the command line, 66 no spool, 68 no such message, 69 a spool or daemon that does not answer, 77 no
+permission, 78 the configuration.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import socket
+import sqlite3
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,12 +22,13 @@ from typing import Any, Protocol
 from lettermta.config import ConfigError, kinds, load
 from lettermta.config.faults import Wrong
 from lettermta.event import timestamp
-from lettermta.message import State
+from lettermta.message import FINAL, WAITING, State
 from lettermta.ops.command_line import Parser, config_path, reader_left, say
 from lettermta.ops.control import PAGE, SOCKET
 from lettermta.ops.privileges import become_owner
+from lettermta.ops.queue_text import Listing, message_lines
 from lettermta.spool import queries
-from lettermta.spool.schema import connect
+from lettermta.spool.schema import STEPS, connect
 
 _FILTERS = ("id", "project", "route", "tag", "sender", "recipient", "domain", "state")
 
@@ -41,6 +45,10 @@ class Source(Protocol):
 
 class DaemonFault(Exception):
     """The daemon answered by an error."""
+
+
+class SpoolFault(Exception):
+    """The spool's files can't be read by this program."""
 
 
 class Daemon:
@@ -77,12 +85,19 @@ class Files:
 
     def __init__(self, path: Path) -> None:
         self._connection = connect(path, writable=False)
+        version = self._connection.execute("PRAGMA user_version").fetchone()[0]
+        if version != len(STEPS):
+            raise SpoolFault(
+                f"{path} has version {version}, this program reads version {len(STEPS)}: a start of its daemon brings it there"
+            )
 
     def recipients(self, filters: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         """See Source."""
         after = 0
         while rows := queries.recipients(self._connection, filters, after, PAGE):
             yield from rows
+            if len(rows) < PAGE:
+                return
             after = rows[-1]["number"]
 
     def message(self, identifier: str) -> Mapping[str, Any] | None:
@@ -108,6 +123,8 @@ def _source(state_dir: Path) -> Source:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; a wrong command line raises SystemExit."""
     args = _parser().parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         state_dir = load(config_path(getattr(args, "config", None))).mta.state_dir
         become_owner(state_dir)
@@ -127,7 +144,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FileNotFoundError as fault:
         say(str(fault))
         return os.EX_NOINPUT
-    except (DaemonFault, OSError) as fault:
+    except (DaemonFault, SpoolFault, sqlite3.Error, OSError) as fault:
         say(str(fault))
         return os.EX_UNAVAILABLE
 
@@ -141,46 +158,42 @@ def _list(args: argparse.Namespace, source: Source) -> int:
         filters["metadata"] = dict(args.metadata)
     if args.age is not None:
         filters["created_before"] = time.time() - args.age
+    text = Listing(_terminal_width())
     count = 0
     for row in source.recipients(filters):
+        if row["state"] in FINAL and args.state is None:
+            continue  # others of its message are not finished
         if args.json:
-            print(json.dumps(_object(row), ensure_ascii=False))
+            _print_json(_object(row))
         else:
             if not count:
-                print(_LINE.format(*_TITLES))
-            print(_line(row, time.time()))
+                print(text.heading())
+            for line in text.lines(row, time.time()):
+                print(line)
         count += 1
     if not args.json:
-        say(f"{count} recipient{'' if count == 1 else 's'} in the queue" if count else "the queue is empty")
+        sys.stdout.flush()
+        nothing = "nothing in the queue is like that" if filters else "the queue is empty"
+        say(f"{count} recipient{'' if count == 1 else 's'} in the queue" if count else nothing)
     return os.EX_OK
 
 
-_TITLES = ("ID", "STATE", "AGE", "NEXT", "TRIES", "RECIPIENT", "SENDER", "TAG", "LAST REPLY")
-_LINE = "{:<36}  {:<11}  {:>6}  {:>6}  {:>5}  {:<32}  {:<28}  {:<14}  {}"
+def _terminal_width() -> int | None:
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or None
+    except (OSError, ValueError):
+        return None
 
 
-def _line(row: Mapping[str, Any], now: float) -> str:
-    following = "-" if row["state"] not in ("queued", "deferred", "scheduled") else _span(row["due"] - now)
-    return _LINE.format(
-        row["id"], row["state"], _span(now - row["created"]), following, row["attempts"], row["recipient"],
-        row["sender"] or "<>", row["tag"] or "-", row["last_reply"] or "-",
-    ).rstrip()  # fmt: skip
-
-
-def _span(seconds: float) -> str:
-    """A time span in two digits and a unit or so: operators compare, they don't calculate."""
-    if seconds <= 0:
-        return "now"
-    for unit, length in (("d", 86_400), ("h", 3_600), ("m", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.0f}{unit}"
-    return f"{seconds:.0f}s"
+def _print_json(shown: Mapping[str, Any]) -> None:
+    # JSON has its own way to say what the locale can't.
+    print(json.dumps(shown, ensure_ascii=sys.stdout.encoding.lower().replace("-", "") != "utf8"))
 
 
 def _object(row: Mapping[str, Any]) -> Mapping[str, Any]:
     shown = {key: value for key, value in row.items() if key != "number"}
     shown["created"] = timestamp(row["created"])
-    shown["due"] = timestamp(row["due"]) if row["state"] in ("queued", "deferred", "scheduled") else None
+    shown["due"] = timestamp(row["due"]) if row["state"] in WAITING else None
     shown["last_reply"] = row["last_reply"] or None
     return shown
 
@@ -202,42 +215,27 @@ def _show(args: argparse.Namespace, source: Source) -> int:
         del row["created"]
     shown["events"] = [{**told, "timestamp": timestamp(told["timestamp"])} for told in shown["events"]]
     if args.json:
-        print(json.dumps(shown, ensure_ascii=False))
+        _print_json(shown)
     else:
-        _print_message(shown)
+        for line in message_lines(shown):
+            print(line)
     return os.EX_OK
-
-
-def _print_message(shown: Mapping[str, Any]) -> None:
-    for name in ("id", "project", "route", "sender", "tag", "size", "created", "expires"):
-        if name in shown:
-            print(f"{name:<10} {_text(shown[name])}")
-    for key, value in shown.get("metadata", {}).items():
-        print(f"{'metadata':<10} {key} = {value}")
-    if not shown["recipients"]:
-        print("state      no longer in the queue")
-    for row in shown["recipients"]:
-        print(f"{'recipient':<10} {row['recipient']}  {row['state']}, {row['attempts']} attempts, next {_text(row['due'])}")
-        if row["last_reply"]:
-            print(f"{'':<10}   {row['last_reply']}")
-    for told in shown["events"]:
-        data = told["document"]["data"]
-        print(f"{'event':<10} {told['timestamp']}  {told['event']}  {data.get('recipient', '')}".rstrip())
-    if shown.get("headers"):
-        print("headers")
-        for line in shown["headers"]:
-            print(f"  {line}")
-
-
-def _text(value: object) -> str:
-    return "-" if value in (None, "") else str(value)
 
 
 # -- the command line
 
 
+def _text(text: str) -> str:
+    """An argument that can be asked for: what isn't UTF-8 is nowhere in the spool, and can't be sent to the daemon."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not UTF-8") from None
+    return text
+
+
 def _pair(text: str) -> tuple[str, str]:
-    key, sign, value = text.partition("=")
+    key, sign, value = _text(text).partition("=")
     if not sign or not key:
         raise argparse.ArgumentTypeError(f"{text!r}: key=value is expected")
     return key, value
@@ -257,11 +255,11 @@ def _parser() -> Parser:
     listing = _command(commands, "list", _list, "one line for each recipient that is not finished")
     for name in _FILTERS:
         choices = [state.value for state in State] if name == "state" else None
-        listing.add_argument(f"--{name}", choices=choices, metavar=name.upper())
+        listing.add_argument(f"--{name}", type=_text, choices=choices, metavar=name.upper())
     listing.add_argument("--metadata", type=_pair, action="append", metavar="KEY=VALUE", help="may be given several times")
     listing.add_argument("--age", type=_age, metavar="SPAN", help="accepted at least that long ago, like 30m or 2h")
     showing = _command(commands, "show", _show, "all about one message, also when it has left the queue and its events are kept")
-    showing.add_argument("id", metavar="ID")
+    showing.add_argument("id", type=_text, metavar="ID")
     return parser
 
 

@@ -12,7 +12,7 @@ from zope.interface import implementer
 from lettermta.event import CREATED, Event, message_event
 from lettermta.events.sink import Backoff, IEventSink
 from lettermta.interfaces import ISpool
-from lettermta.message import Message, new_id
+from lettermta.message import Message, new_id, Recipient
 from lettermta.testing.spool import MemorySpool
 
 CONTEXT = b'{"scope":"project","team_id":null,"project_id":"p1","route_id":"r1","project":"demo","route":"outgoing"}'
@@ -40,7 +40,7 @@ def submit(spool: MemorySpool, recipients: Sequence[str] = ("jane@example.com",)
             route_id="r1",
             route="outgoing",
             sender="shop@example.net",
-            recipients=tuple(recipients),
+            recipients=tuple(Recipient(address) for address in recipients),
             tag="orders",
             metadata={"order_id": "1234"},
             head=content.head(),
@@ -51,7 +51,7 @@ def submit(spool: MemorySpool, recipients: Sequence[str] = ("jane@example.com",)
             facts=about,
             context=CONTEXT,
         ),
-        event,
+        [event],
     )
     return event
 
