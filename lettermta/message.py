@@ -87,12 +87,16 @@ class Reply:
 
 
 class Refused(Exception):
-    """Raised (or failed with) to answer a command by ``reply``; ``cause`` is for the log alone and never reaches the client."""
+    """Raised (or failed with) to answer a command by ``reply``.
 
-    def __init__(self, reply: Reply, cause: str = "") -> None:
+    Neither of these reaches the client: ``cause`` is for the log alone, ``word`` is the cause of a refused message as the counters call it.
+    """
+
+    def __init__(self, reply: Reply, cause: str = "", word: str = "") -> None:
         super().__init__(str(reply))
         self.reply = reply
         self.cause = cause
+        self.word = word
 
 
 @define

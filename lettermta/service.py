@@ -7,6 +7,7 @@ delivery and events; the ports are answered last. Stop: the ports first, then wh
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import signal
 import sys
@@ -31,7 +32,7 @@ from lettermta.events.hooks import HookError, HookSink, load_hook
 from lettermta.events.json_log import JSONLog
 from lettermta.events.sink import IEventSink
 from lettermta.interfaces import IEventHook
-from lettermta.ops import control, http, notify
+from lettermta.ops import control, descriptors, http, notify
 from lettermta.ops.log import LineObserver, wanted
 from lettermta.smtp.listening import Bound, CannotListen, open_sockets
 from lettermta.smtp.server import ESMTPFactory
@@ -136,10 +137,19 @@ class Lettermta(Service):
         resolver = make_resolver(config, self._reactor)
         self._scheduler = make_scheduler(config, self._reactor, self._directory, self._spool, resolver)
         self._submission = make_submission(config, self._reactor, self._directory, self._spool)
-        self._edge = make_edge(config, self._reactor)
+        self._edge = make_edge(config, self._reactor, self._connections(config))
         metrics.REGISTRY.measure("events", self._dispatcher.measure)
         metrics.REGISTRY.measure("dns", resolver.measure)
         Deferred.fromCoroutine(self._start()).addErrback(self._start_failed)
+
+    def _connections(self, config: Config) -> int:
+        """How many connections there can be; says so when they are fewer than configured."""
+        wanted, files = config.limits.connections, descriptors.raise_limit()
+        shortage = descriptors.shortage(wanted, files)
+        if shortage is not None:
+            self._health.check("descriptors", lambda: shortage, http.Severity.WARNING)
+            self.log.warn("{shortage}", shortage=shortage)
+        return descriptors.connections_within(wanted, files)
 
     def _prepare_state(self, config: Config) -> None:
         state_dir = config.mta.state_dir
@@ -166,6 +176,9 @@ class Lettermta(Service):
         for bound in self._bound:
             bound.socket.close()  # the reactor has its own descriptors
         self._health.check("listeners", self._deaf_port)
+        # What is here now stays to the end: to look through all of it in each collection would cost tens of milliseconds for nothing.
+        gc.collect()
+        gc.freeze()
         self._health.condition = http.Condition.READY
         notify.notify(notify.READY)
 

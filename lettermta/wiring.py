@@ -31,11 +31,11 @@ SHUT_OUT_SECONDS = 600.0
 OPENINGS = {Security.STARTTLS: Opening.CLEAR, Security.TLS: Opening.TLS, Security.AUTO: Opening.DETECT}
 
 
-def make_edge(config: Config, reactor: Any) -> Edge:
-    """What all listeners share: caps, the guard of logins, deadlines."""
+def make_edge(config: Config, reactor: Any, connections: int) -> Edge:
+    """What all listeners share: caps, the guard of logins, deadlines. ``connections``: how many of the configured ones there can be."""
     limits = config.limits
-    per_address = min(limits.connections_per_address, limits.connections)
-    caps = Caps(limits.connections, per_address, min(per_address * NETWORK_SHARE, limits.connections))
+    per_address = min(limits.connections_per_address, connections)
+    caps = Caps(connections, per_address, min(per_address * NETWORK_SHARE, connections))
     return Edge(
         admission=Admission(caps, limits.exempt_networks, reactor),
         guard=LoginGuard(limits.auth_failures, SHUT_OUT_SECONDS, limits.exempt_networks, reactor),

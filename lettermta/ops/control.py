@@ -66,6 +66,7 @@ class ControlProtocol(LineOnlyReceiver):
     def __init__(self, spool: ISpool) -> None:
         self._spool = spool
         self._drained: Deferred[None] | None = None
+        self._asked = False
         self._gone = False
 
     def connectionMade(self) -> None:
@@ -73,8 +74,10 @@ class ControlProtocol(LineOnlyReceiver):
         self.transport.registerProducer(self, True)
 
     def lineReceived(self, line: bytes) -> None:
-        """Take the request."""
-        Deferred.fromCoroutine(self._answer(line))
+        """Take the request; what comes behind it is nobody's."""
+        if not self._asked:
+            self._asked = True
+            Deferred.fromCoroutine(self._answer(line))
 
     async def _answer(self, line: bytes) -> None:
         end: Mapping[str, Any]

@@ -12,7 +12,6 @@ import io
 import json
 import os
 import socket
-import sqlite3
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,7 +27,7 @@ from lettermta.ops.control import PAGE, SOCKET
 from lettermta.ops.privileges import become_owner
 from lettermta.ops.queue_text import Listing, message_lines
 from lettermta.spool import queries
-from lettermta.spool.schema import STEPS, connect
+from lettermta.spool.schema import STEPS, DatabaseFault, SpoolVersionError, connect
 
 _FILTERS = ("id", "project", "route", "tag", "sender", "recipient", "domain", "state")
 
@@ -45,10 +44,6 @@ class Source(Protocol):
 
 class DaemonFault(Exception):
     """The daemon answered by an error."""
-
-
-class SpoolFault(Exception):
-    """The spool's files can't be read by this program."""
 
 
 class Daemon:
@@ -87,7 +82,7 @@ class Files:
         self._connection = connect(path, writable=False)
         version = self._connection.execute("PRAGMA user_version").fetchone()[0]
         if version != len(STEPS):
-            raise SpoolFault(
+            raise SpoolVersionError(
                 f"{path} has version {version}, this program reads version {len(STEPS)}: a start of its daemon brings it there"
             )
 
@@ -144,7 +139,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FileNotFoundError as fault:
         say(str(fault))
         return os.EX_NOINPUT
-    except (DaemonFault, SpoolFault, sqlite3.Error, OSError) as fault:
+    except (DaemonFault, SpoolVersionError, DatabaseFault, OSError) as fault:
         say(str(fault))
         return os.EX_UNAVAILABLE
 

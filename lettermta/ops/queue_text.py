@@ -11,7 +11,7 @@ from typing import Any
 
 from lettermta.message import WAITING
 
-TABLE_WIDTH = 132
+TABLE_WIDTH = 160
 """Columns that a terminal must have for the table."""
 _FACTS = "{:<36}  {:<11}  {:>4}  {:>4}  {:>5}"
 _FACT_TITLES = ("ID", "STATE", "AGE", "NEXT", "TRIES")
@@ -81,7 +81,7 @@ class Listing:
 def _shares(width: int) -> tuple[int, ...]:
     """The widths of recipient, sender and tag; the last reply has the rest."""
     room = max(width, TABLE_WIDTH) - _FACTS_WIDTH
-    return (room * 32 // 100, room * 24 // 100, room * 14 // 100)
+    return (room * 28 // 100, room * 20 // 100, room * 10 // 100)
 
 
 def cut(text: str, width: int) -> str:

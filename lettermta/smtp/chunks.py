@@ -20,10 +20,13 @@ class ChunkReader:
     """Takes chunks one after the other and hands their octets to ``sink``, at most ``limit`` of them.
 
     Text keeps the rule that lines end in CRLF (or is brought to it, by ``repair``), also over the border between two chunks; with
-    ``binary`` (BODY=BINARYMIME) any octets go. ``fault`` and ``wait`` are as those of ContentReader.
+    ``binary`` (BODY=BINARYMIME) any octets go. ``fault`` and ``wait`` are as those of ContentReader. What a chunk is answered depends on
+    the chunks alone, not on how their octets came.
     """
 
-    __slots__ = ("_binary", "_gathered", "_held", "_left", "_limit", "_repair", "_sink", "_size", "_taken", "fault", "last", "wait")
+    __slots__ = (
+        "_binary", "_gathered", "_held", "_left", "_limit", "_repair", "_sink", "_size", "_taken", "_unwritten", "fault", "last", "wait",
+    )  # fmt: skip
 
     def __init__(self, sink: IContent, limit: int, *, binary: bool, repair: bool) -> None:
         self._sink = sink
@@ -33,6 +36,8 @@ class ChunkReader:
         self._left = 0
         self._size = 0
         self._taken = 0
+        self._unwritten = 0
+        """Octets of the chunks since all was written at the end of one."""
         self._held = b""
         self._gathered = bytearray()
         self.last = False
@@ -48,59 +53,61 @@ class ChunkReader:
     def begin(self, size: int, last: bool) -> None:
         """A chunk of ``size`` octets follows. One that would be too large is refused before any of it is read."""
         self._left = self._size = size
-        self._taken += size
+        self._unwritten += size
         self.last = last
-        if self._taken > self._limit and self.fault is None:
-            self.fail(TOO_LARGE)
+        self._count(size)
 
     def feed(self, data: bytes) -> bytes | None:
         """Take the next octets. None: the chunk goes on. Octets: it has ended, and these came behind it."""
         piece = data[: self._left]
-        self._left -= len(piece)
-        if self.fault is None and piece:
-            self._take(piece)
-        if self._left:
-            return None
-        if self.last and self.fault is None:
-            self._finish()
-        return data[len(piece) :]
+        taken = len(piece)
+        self._left -= taken
+        ended = not self._left
+        if not self._binary and self.fault is not BARE_LINE_END:
+            piece = self._checked(piece, last=ended and self.last)
+        if self.fault is None:
+            self._keep(piece, ended)
+        return data[taken:] if ended else None
 
     def fail(self, reply: Reply) -> None:
         """The content is refused: forget what there is of it, and what is still to come."""
         self.fault = reply
-        self._held = b""
         self._gathered = bytearray()
         self._sink.discard()
 
-    def _take(self, piece: bytes) -> None:
-        if not self._binary:
-            piece = self._held + piece
-            self._held = b"\r" if piece.endswith(b"\r") else b""
-            if self._held:
-                piece = piece[:-1]
-            if has_bare_line_end(piece):
-                if not self._repair:
-                    self.fail(BARE_LINE_END)
-                    return
-                piece = normalised(piece)
+    def _checked(self, piece: bytes, *, last: bool) -> bytes:
+        """Text with its line ends as they have to be; a CR at the end is held back for what follows it."""
+        piece = self._held + piece
+        self._held = b"\r" if piece.endswith(b"\r") and not last else b""
+        if self._held:
+            piece = piece[:-1]
+        if not has_bare_line_end(piece):
+            return piece
+        if not self._repair:
+            # Goes before any other fault, or the reply would depend on how the octets came.
+            self.fail(BARE_LINE_END)
+            return b""
+        repaired = normalised(piece)
+        self._count(len(repaired) - len(piece))
+        return repaired
+
+    def _count(self, octets: int) -> None:
+        self._taken += octets
+        if self._taken > self._limit and self.fault is None:
+            self.fail(TOO_LARGE)
+
+    def _keep(self, piece: bytes, ended: bool) -> None:
+        """Hand on what is enough to be handed on, in one write; at the end of a chunk, what that chunk completes."""
         if len(piece) >= GATHER and not self._gathered:
             self._write(piece)
-            return
-        self._gathered += piece
-        if len(self._gathered) >= GATHER:
-            self._write_gathered()
-
-    def _finish(self) -> None:
-        if self._held:
-            if not self._repair:
-                self.fail(BARE_LINE_END)
-                return
-            self._gathered += b"\r\n"
-        self._write_gathered()
-
-    def _write_gathered(self) -> None:
-        data, self._gathered = bytes(self._gathered), bytearray()
-        self._write(data)
+        else:
+            self._gathered += piece
+            due = ended and (self.last or self._unwritten >= GATHER)
+            if self._gathered and (due or len(self._gathered) >= GATHER):
+                data, self._gathered = bytes(self._gathered), bytearray()
+                self._write(data)
+        if ended and self._unwritten >= GATHER:
+            self._unwritten = 0
 
     def _write(self, data: bytes) -> None:
         try:

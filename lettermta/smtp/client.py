@@ -11,11 +11,12 @@ might do.
 from __future__ import annotations
 
 import enum
+import time
 from base64 import b64decode, b64encode
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
@@ -24,9 +25,12 @@ from zope.interface import implementer
 from lettermta.interfaces import IChannel, IStoredContent
 from lettermta.message import QueueEntry, Reply, Unreachable, Verdict
 from lettermta.smtp.client_auth import Credentials, UnexpectedChallenge, choose
+from lettermta.smtp.client_capabilities import NOTHING_OFFERED, Capabilities
+from lettermta.smtp.client_chunks import ChunkTransaction
+from lettermta.smtp.client_data import DataTransaction
 from lettermta.smtp.client_dialogue import Dialogue, IClientWire
 from lettermta.smtp.client_replies import reply_of
-from lettermta.smtp.client_transaction import NOTHING_OFFERED, Capabilities, Transaction
+from lettermta.smtp.client_transaction import Transaction
 
 _NOT_USABLE = Reply(451, "4.4.2", "The connection was no longer usable")
 _ABANDONED = Reply(451, "4.4.2", "The attempt was given up")
@@ -78,7 +82,9 @@ class ClientSettings:
     data_timeout: float = 600.0
     quit_timeout: float = 5.0
     messages: int = 1000
-    """How many messages one connection carries."""
+    """How many transactions one connection carries."""
+    wall_clock: Callable[[], float] = time.time
+    """Seconds since the epoch, for deadlines that the message names."""
 
 
 @implementer(IChannel)
@@ -94,10 +100,12 @@ class ClientSession:
         """Protocol version and cipher, once TLS is up."""
         self.capabilities = NOTHING_OFFERED
         self.sent = 0
+        """Transactions begun."""
         self.opened: Deferred[ClientSession] = Deferred(self._opening_canceled)
         """Fires with this session once it is ready for its first message."""
         self._wire = wire
         self._settings = settings
+        self._most = settings.messages
         self._timeouts = (settings.command_timeout, settings.data_timeout)
         self._dialogue = Dialogue(wire, clock, self._ended)
         self._fault: str | None = "TLS is not in use"
@@ -139,22 +147,20 @@ class ClientSession:
     @property
     def usable(self) -> bool:
         """Whether another entry may be sent now."""
-        return (self.phase is Phase.READY or self.phase is Phase.SOILED) and self.sent < self._settings.messages
+        return (self.phase is Phase.READY or self.phase is Phase.SOILED) and self.sent < self._most
 
     def send(self, entry: QueueEntry, content: IStoredContent) -> Deferred[Sequence[Verdict]]:
         """Attempt the entry; fires with one verdict a recipient, and never fails. Cancelling gives the attempt and the connection up."""
-        if not self.usable:
-            return succeed([Verdict(recipient, _NOT_USABLE, remote=False) for recipient in entry.recipients])
-        phase, self.phase = self.phase, Phase.TRANSACTION
-        transaction = Transaction(self._dialogue, self.capabilities, self._timeouts, entry, content, self._transaction_over)
-        self._transaction = transaction
-        if not transaction.begin(reset=phase is Phase.SOILED):
-            self.phase, self._transaction = phase, None
-            return succeed([verdict for verdict in transaction.verdicts if verdict is not None])
-        self.sent += 1
-        result: Deferred[Sequence[Verdict]] = Deferred(self._sending_canceled)
-        self._result = result
-        return result
+        if entry.options.require_tls and (fault := self._no_require_tls()) is not None:
+            reply = Reply(550, "5.7.30", f"REQUIRETLS support required: {fault}")
+            return succeed([Verdict(recipient, reply, remote=False) for recipient in entry.recipients])
+        at_once = self.capabilities.rcpt_max
+        if at_once is None or len(entry.recipients) <= at_once:
+            return self._transact(entry, content)
+        if self.sent and self.usable and self.sent + -(-len(entry.recipients) // at_once) > self._most:
+            # A new connection carries it better than the rest of this one.
+            self._quit()
+        return Deferred.fromCoroutine(self._in_turn(entry, content, at_once))
 
     def close(self) -> None:
         """Part in good order: QUIT, behind the transaction that is under way, if any."""
@@ -255,6 +261,9 @@ class ClientSession:
 
     def _opened(self, _: None) -> None:
         self.phase = Phase.READY
+        if self.capabilities.mail_max is not None:
+            # RFC 9422 section 4.1.
+            self._most = min(self._most, self.capabilities.mail_max)
         self.description = f"{self.peer} {self.tls}" if self.tls else f"{self.peer} in clear"
         self.opened.callback(self)
 
@@ -292,6 +301,36 @@ class ClientSession:
             answer.callback(reply_of(code, lines))
 
     # Sending.
+
+    def _no_require_tls(self) -> str | None:
+        """Why a message with REQUIRETLS must not go this way (RFC 8689 section 4.2.1), or None when it may."""
+        if self.tls is None:
+            return f"{self.peer} is reached in clear"
+        if self._fault is not None:
+            return f"the certificate of {self.peer} is not verified: {self._fault}"
+        return None if self.capabilities.require_tls else f"{self.peer} doesn't offer it"
+
+    async def _in_turn(self, entry: QueueEntry, content: IStoredContent, at_once: int) -> Sequence[Verdict]:
+        """As many transactions as the peer's RCPTMAX makes of the entry (RFC 9422 section 4.2)."""
+        verdicts: list[Verdict] = []
+        for start in range(0, len(entry.recipients), at_once):
+            verdicts += await self._transact(evolve(entry, recipients=entry.recipients[start : start + at_once]), content)
+        return verdicts
+
+    def _transact(self, entry: QueueEntry, content: IStoredContent) -> Deferred[Sequence[Verdict]]:
+        if not self.usable:
+            return succeed([Verdict(recipient, _NOT_USABLE, remote=False) for recipient in entry.recipients])
+        phase, self.phase = self.phase, Phase.TRANSACTION
+        way = ChunkTransaction if self.capabilities.chunking else DataTransaction
+        transaction = way(self._dialogue, self.capabilities, self._timeouts, entry, content, self._transaction_over)
+        self._transaction = transaction
+        if not transaction.begin(reset=phase is Phase.SOILED, wall_clock=self._settings.wall_clock):
+            self.phase, self._transaction = phase, None
+            return succeed([verdict for verdict in transaction.verdicts if verdict is not None])
+        self.sent += 1
+        result: Deferred[Sequence[Verdict]] = Deferred(self._sending_canceled)
+        self._result = result
+        return result
 
     def _transaction_over(self, verdicts: Sequence[Verdict], clean: bool) -> None:
         self._transaction = None

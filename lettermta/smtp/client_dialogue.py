@@ -21,7 +21,7 @@ Handler = Callable[[int, list[bytes]], None]
 Awaited = tuple[Handler, float, str]
 """Who takes a reply, how many seconds it may take, and the name of what it answers (never the command itself: it may hold a secret)."""
 
-FINAL_DOT = "the end of the content"
+CONTENT_END = "the end of the content"
 
 
 class IClientWire(Interface):
@@ -172,8 +172,8 @@ class Dialogue:
             return
         handler, _, stage = self._awaited.popleft()
         if self._reader.tainted:
-            # The answer to the final dot counts even so: without it the message would be sent again and again.
-            if stage is FINAL_DOT:
+            # The answer to the whole message counts even so: without it the message would be sent again and again.
+            if stage is CONTENT_END:
                 handler(code, lines)
             self.end(Reply(451, "4.5.0", "The other side sent a reply with a NUL in it"))
             return

@@ -21,7 +21,7 @@ from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
-NOT_JUDGED = "nobody asked for its verification"
+NOT_JUDGED = "it is taken as it comes, since the host's name is not authenticated"
 
 # X509_V_ERR_*: those that operators meet, in words.
 _CHAIN_FAULTS = {

@@ -1,83 +1,35 @@
-"""One mail transaction of the client: MAIL, RCPT, DATA, content (RFC 5321 section 3.3, pipelined by RFC 2920).
+"""One mail transaction of the client: MAIL, RCPT, and then the content (RFC 5321 section 3.3, pipelined by RFC 2920).
 
-Promises one verdict a recipient, whatever the peer answers or fails to answer, and that content goes out only when a recipient was
-accepted. It keeps its own account of what it asked and is told of its replies alone, so a next transaction may be under way behind it.
+Promises one verdict a recipient, whatever the peer answers or fails to answer. It keeps its own account of what it asked and is told of its
+replies alone, so a next transaction may be under way behind it. How the content goes is told by what inherits from here.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
-import idna
-from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from lettermta.interfaces import IStoredContent
-from lettermta.message import BodyType, QueuedRecipient, QueueEntry, Reply, Verdict
-from lettermta.smtp.client_content import stuffed, stuffed_pieces
-from lettermta.smtp.client_dialogue import FINAL_DOT, Awaited, Dialogue
+from lettermta.message import QueuedRecipient, QueueEntry, Reply, Verdict
+from lettermta.smtp.client_capabilities import Capabilities
+from lettermta.smtp.client_dialogue import Awaited, Dialogue
+from lettermta.smtp.client_envelope import EnvelopeWriter, Unsendable
 from lettermta.smtp.client_replies import reply_of
 
 _log = Logger()
 
-# What may stand between < and >: nothing that ends the path or the line (HARD-CASES row 13), whatever an earlier step let pass.
-_PATH = re.compile(r'(?:[^\x00-\x20\x7f<>"\\]+|"(?:[^"\\\x00-\x1f\x7f]|\\[\x20-\x7e])*"@[^\x00-\x20\x7f<>"\\]+)\Z')
-
-_BAD_SENDER = Reply(553, "5.1.7", "The sender's address can't be written in SMTP")
-_BAD_RECIPIENT = Reply(553, "5.1.3", "The recipient's address can't be written in SMTP")
-_NO_SMTPUTF8 = Reply(553, "5.6.7", "The address needs SMTPUTF8, which the other side doesn't offer")
 _CONTENT_LOST = Reply(451, "4.3.0", "The content could not be read from the spool")
-_EARLY_ANSWER = Reply(451, "4.5.0", "The other side answered before the content's end")
 
-
-@frozen
-class Capabilities:
-    """What EHLO's answer offers (RFC 5321 section 4.1.1.1). Extension names are compared without case."""
-
-    keywords: Mapping[str, str]
-    """Extension names in upper case, and their parameters as they came."""
-    pipelining: bool = False
-    size: int | None = None
-    """SIZE's limit (RFC 1870), 0 for none stated; None when SIZE isn't offered."""
-    eight_bit: bool = False
-    smtputf8: bool = False
-    mechanisms: frozenset[str] = frozenset()
-
-    @classmethod
-    def parse(cls, lines: Sequence[str]) -> Capabilities:
-        """Read EHLO's lines; the first one is a greeting."""
-        keywords: dict[str, str] = {}
-        mechanisms: set[str] = set()
-        for line in lines[1:]:
-            name, _, parameters = line.strip().partition(" ")
-            name = name.upper()
-            if name.startswith("AUTH="):
-                # The form before RFC 2554, which some servers still send beside the right one.
-                name, parameters = "AUTH", f"{name[5:]} {parameters}"
-            if name == "AUTH":
-                mechanisms.update(parameters.upper().split())
-            if name:
-                keywords[name] = parameters
-        limit = keywords.get("SIZE")
-        return cls(
-            keywords,
-            pipelining="PIPELINING" in keywords,
-            size=None if limit is None else int(limit) if limit.isascii() and limit.isdigit() else 0,
-            eight_bit="8BITMIME" in keywords,
-            smtputf8="SMTPUTF8" in keywords,
-            mechanisms=frozenset(mechanisms),
-        )
-
-
-NOTHING_OFFERED = Capabilities({})
-"""After HELO."""
+Command = tuple[bytes, Awaited]
+Over = Callable[[Sequence[Verdict], bool], None]
+"""Told the verdicts, and whether the peer holds nothing of the transaction any more, so that no RSET is owed."""
 
 
 class Transaction:
-    """One entry's attempt. ``over(verdicts, clean)`` is called once; ``clean``: the peer holds nothing of it any more, no RSET is owed."""
+    """One entry's attempt; ``over`` is called once."""
 
     __slots__ = (
         "_accepted",
@@ -105,7 +57,7 @@ class Transaction:
         timeouts: tuple[float, float],
         entry: QueueEntry,
         content: IStoredContent,
-        over: Callable[[Sequence[Verdict], bool], None],
+        over: Over,
     ) -> None:
         self._dialogue = dialogue
         self._capabilities = capabilities
@@ -117,29 +69,36 @@ class Transaction:
         self._asked: list[int] = []
         self._rcpts = 0
         self._accepted = 0
-        self._commands: list[tuple[bytes, Awaited]] = []
+        self._commands: list[Command] = []
         self._mail_refused = False
         self._handed_over = False
         self._done = False
         self._stream: Deferred[None] | None = None
 
-    def begin(self, *, reset: bool) -> bool:
+    def begin(self, *, reset: bool, wall_clock: Callable[[], float]) -> bool:
         """Send what can be sent at once. False: the entry was refused without a word to the peer, and ``verdicts`` says why."""
-        mail, rcpts = self._addressed()
+        writer = EnvelopeWriter(self._entry, self._content.size, self._capabilities, wall_clock)
+        rcpts = self._written(writer)
         if not rcpts:
             return False
+        try:
+            mail = writer.mail()
+        except Unsendable as error:
+            self._decide(error.reply, remote=False)
+            return False
         timeout = self._timeout
-        if reset:
-            self._commands.append((b"RSET\r\n", (self._reset_answered, timeout, "RSET")))
-        self._commands.append((mail, (self._mail_answered, timeout, "MAIL")))
+        commands: list[Command] = [(b"RSET\r\n", (self._reset_answered, timeout, "RSET"))] if reset else []
+        commands.append((mail, (self._mail_answered, timeout, "MAIL")))
         awaited_rcpt = (self._rcpt_answered, timeout, "RCPT")
-        self._commands.extend((rcpt, awaited_rcpt) for rcpt in rcpts)
-        self._commands.append((b"DATA\r\n", (self._data_answered, timeout, "DATA")))
+        commands += [(rcpt, awaited_rcpt) for rcpt in rcpts]
+        behind = self._behind_envelope()
+        if behind is not None:
+            commands.append(behind)
         if self._capabilities.pipelining:
-            commands, self._commands = self._commands, []
             self._dialogue.say(b"".join([data for data, _ in commands]), [awaited for _, awaited in commands])
         else:
-            self._commands.reverse()
+            commands.reverse()
+            self._commands = commands
             self._next()
         return True
 
@@ -148,48 +107,28 @@ class Transaction:
         self._decide(reply, remote=remote)
         self._finish(clean=False)
 
-    def _addressed(self) -> tuple[bytes, list[bytes]]:
-        """The MAIL and RCPT commands; recipients that can't be asked for get their verdict here."""
-        entry, offered = self._entry, self._capabilities
-        if offered.size and self._content.size > offered.size:
-            # RFC 1870 section 6.1.
-            self._decide(
-                Reply(552, "5.3.4", f"The message is larger than the {offered.size} octets that the other side takes"), remote=False
-            )
-            return b"", []
-        sender = self._path(entry.sender, _BAD_SENDER) if entry.sender else b""
-        if isinstance(sender, Reply):
-            self._decide(sender, remote=False)
-            return b"", []
-        international = not sender.isascii()
-        rcpts = []
-        for index, recipient in enumerate(entry.recipients):
-            path = self._path(recipient.address, _BAD_RECIPIENT)
-            if isinstance(path, Reply):
-                self.verdicts[index] = Verdict(recipient, path, remote=False)
-                continue
-            international = international or not path.isascii()
-            self._asked.append(index)
-            rcpts.append(b"RCPT TO:<%b>\r\n" % path)
-        size = b"" if offered.size is None else b" SIZE=%d" % self._content.size
-        body = b" BODY=8BITMIME" if entry.options.body is not BodyType.SEVEN_BIT and offered.eight_bit else b""
-        utf8 = b" SMTPUTF8" if international else b""
-        return b"MAIL FROM:<%b>%b%b%b\r\n" % (sender, size, body, utf8), rcpts
+    # What the ways of sending content tell.
 
-    def _path(self, address: str, fault: Reply) -> bytes | Reply:
-        """An address as octets for the wire, or why it can't be sent."""
-        if _PATH.match(address) is None:
-            return fault
-        if address.isascii() or self._capabilities.smtputf8:
-            return address.encode()
-        local, _, domain = address.rpartition("@")
-        if not local.isascii():
-            return _NO_SMTPUTF8
-        try:
-            # An internationalised domain needs no SMTPUTF8 when it is written as A-labels (RFC 5891).
-            return b"%b@%b" % (local.encode(), idna.encode(domain, uts46=True))
-        except idna.IDNAError:
-            return fault
+    def _behind_envelope(self) -> Command | None:
+        """What goes right behind the last RCPT, if anything does."""
+        raise NotImplementedError
+
+    def _envelope_answered(self) -> None:
+        """MAIL and all RCPT are answered, in lock-step only with a recipient accepted."""
+
+    # The envelope.
+
+    def _written(self, writer: EnvelopeWriter) -> list[bytes]:
+        """The RCPT commands; recipients that can't be asked for get their verdict here."""
+        rcpts = []
+        for index, recipient in enumerate(self._entry.recipients):
+            try:
+                rcpts.append(writer.rcpt(recipient))
+            except Unsendable as error:
+                self.verdicts[index] = Verdict(recipient, error.reply, remote=False)
+            else:
+                self._asked.append(index)
+        return rcpts
 
     def _next(self) -> None:
         """In lock-step: send the next command."""
@@ -225,43 +164,26 @@ class Transaction:
             return
         elif self.verdicts[index] is None:
             self.verdicts[index] = Verdict(self._entry.recipients[index], reply_of(code, lines))
-        if not self._commands:
-            return
-        if len(self._commands) == 1 and not self._accepted:
-            self._finish(clean=False)
-        else:
-            self._next()
-
-    def _data_answered(self, code: int, lines: list[bytes]) -> None:
-        if code >= 400:
-            self._decide(reply_of(code, lines))
-            self._finish(clean=self._mail_refused)
-        elif code < 300:
-            self._dialogue.confused("DATA", code)
+        if self._rcpts < len(self._asked):
+            if self._commands:
+                self._next()
+        elif not self._commands:
+            self._envelope_answered()
         elif self._accepted:
-            self._send_content()
+            self._next()
         else:
-            # RFC 2920 section 3.1: every recipient was refused, and the peer takes content all the same. It gets none.
-            self._dialogue.say(b".\r\n", ((self._void_answered, self._data_timeout, FINAL_DOT),))
+            self._finish(clean=False)
 
-    def _send_content(self) -> None:
-        awaited: Awaited = (self._final_answered, self._data_timeout, FINAL_DOT)
-        whole = self._content.whole()
-        if whole is not None:
-            self._handed_over = True
-            self._dialogue.say(stuffed(whole), (awaited,))
-            return
-        self._dialogue.expect(*awaited)
-        pieces = stuffed_pieces(self._content.pieces(), self._progressed, self._dot_is_next)
-        self._stream = stream = self._dialogue.wire.stream(pieces)
-        stream.addErrback(self._stream_failed)
+    # The content.
 
-    def _progressed(self) -> None:
-        if not self._done:
-            self._dialogue.deadline.set(self._data_timeout)
+    def _begin_stream(self, pieces: AsyncIterator[bytes]) -> None:
+        stream = self._dialogue.wire.stream(pieces)
+        if not stream.called:
+            self._stream = stream
+        stream.addCallbacks(self._streamed, self._stream_failed)
 
-    def _dot_is_next(self) -> None:
-        self._handed_over = True
+    def _streamed(self, _: None) -> None:
+        self._stream = None
 
     def _stream_failed(self, failure: Failure) -> None:
         if self._done or isinstance(failure.value, CancelledError):
@@ -269,20 +191,11 @@ class Transaction:
         _log.failure("content of {id} could not be read", failure, id=self._entry.id)
         self._dialogue.end(_CONTENT_LOST)
 
-    def _final_answered(self, code: int, lines: list[bytes]) -> None:
-        early = not self._handed_over
-        if code < 200 or 300 <= code < 400 or (early and code < 400):
-            self._dialogue.confused(FINAL_DOT, code)
-            return
-        self._decide(reply_of(code, lines))
-        if early:
-            # The rest of the content would be taken for commands.
-            self._dialogue.end(_EARLY_ANSWER)
-        else:
-            self._finish(clean=True)
+    def _progressed(self) -> None:
+        if not self._done:
+            self._dialogue.deadline.set(self._data_timeout)
 
-    def _void_answered(self, code: int, lines: list[bytes]) -> None:
-        self._finish(clean=True)
+    # The end.
 
     def _decide(self, reply: Reply, *, remote: bool = True) -> None:
         """``reply`` is the verdict on every recipient that has none yet."""

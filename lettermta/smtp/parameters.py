@@ -24,6 +24,8 @@ MAX_ORCPT = 500
 _XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})*")
 _XCHAR = re.compile(r"\+([0-9A-F]{2})")
 _ORCPT = re.compile(r"([A-Za-z0-9-]{1,64});(.+)")
+_UTF8_ADDRESS = "utf-8"
+"""The address type of RFC 6533 section 3."""
 _BY = re.compile(r"(-?\d{1,9});([RN])(T?)")
 _PRIORITY = re.compile(r"-?\d")
 
@@ -173,11 +175,16 @@ def _notify(value: str | None) -> frozenset[Notify]:
 
 
 def _orcpt(value: str | None) -> str:
-    """RFC 3461 section 4.2, with the type utf-8 of RFC 6533 section 3."""
+    """RFC 3461 section 4.2; an address of the type utf-8 may come as UTF-8 instead of in xtext (RFC 6533 section 3)."""
     match = _ORCPT.fullmatch(value or "")
     if match is None:
         raise SyntaxFault("ORCPT=type;address is expected, like rfc822;user@example.com")
-    return f"{match[1].lower()};{xtext(match[2], MAX_ORCPT, 'ORCPT')}"
+    kind, address = match[1].lower(), match[2]
+    if kind == _UTF8_ADDRESS and not address.isascii():
+        if len(address) > MAX_ORCPT or not address.isprintable():
+            raise SyntaxFault(f"ORCPT of at most {MAX_ORCPT} printable characters is expected")
+        return f"{kind};{address}"
+    return f"{kind};{xtext(address, MAX_ORCPT, 'ORCPT')}"
 
 
 def xtext(value: str, most: int, keyword: str) -> str:

@@ -216,7 +216,7 @@ class ESMTPProtocol(Protocol):
         self.factory.protocols.discard(self)
         self.factory.open.dec()
         if self._in_handshake:
-            self._handshake_failed(reason)
+            self._no_tls(_tls_cause(reason), reason.getErrorMessage())
         elif self._stage is Stage.SPEAKING:
             metrics.SESSIONS_ENDED["lost"].inc()
         self._stage = Stage.PARTING
@@ -301,21 +301,18 @@ class ESMTPProtocol(Protocol):
         """Whether what a client says first may be SMTP; TLS on a port that begins in clear is the mistake made most."""
         self._spoken = True
         if self._peer.tls is None and data.startswith(TLS_HELLO):
-            self.log.info("{peer.address} began TLS at once on {peer.listener}, which begins in clear", peer=self._peer)
-            metrics.TLS_FAILURES["hello_on_starttls_port"].inc()
+            self._no_tls("hello_on_starttls_port", "the client began TLS at once on a port that begins in clear")
             self.close()
             return False
         return True
 
-    def _handshake_failed(self, reason: Failure) -> None:
-        cause = _tls_cause(reason)
+    def _no_tls(self, cause: str, reason: str) -> None:
+        """TLS came to nothing; ``cause`` as the counters call it. Told once."""
+        self._in_handshake = False
         metrics.TLS_FAILURES[cause].inc()
         metrics.SESSIONS_ENDED["tls"].inc()
         self.log.info(
-            "{peer.address}: no TLS on {peer.listener}: {cause} ({reason})",
-            peer=self._peer,
-            cause=cause.replace("_", " "),
-            reason=reason.getErrorMessage(),
+            "{peer.address}: no TLS on {peer.listener}: {cause} ({reason})", peer=self._peer, cause=cause.replace("_", " "), reason=reason
         )
 
     def _leave(self) -> None:
@@ -383,9 +380,12 @@ class ESMTPProtocol(Protocol):
         if self._patience.left() > 0:
             self._arm()
             return
-        cause = "too_slow" if self._patience.turn is Turn.CONTENT else "timed_out"
-        self.log.info("{peer.address}: {cause}", peer=self._peer, cause=cause.replace("_", " "))
-        metrics.SESSIONS_ENDED[cause].inc()
+        if self._in_handshake:
+            self._no_tls("timed_out", "the client took too long")
+        else:
+            cause = "too_slow" if self._patience.turn is Turn.CONTENT else "timed_out"
+            self.log.info("{peer.address}: {cause}", peer=self._peer, cause=cause.replace("_", " "))
+            metrics.SESSIONS_ENDED[cause].inc()
         self._end(TOO_SLOW)
 
     # -- ending it
@@ -403,6 +403,7 @@ class ESMTPProtocol(Protocol):
 
     def _end(self, reply: Reply) -> None:
         """End the session by ``reply``, or without a word where TLS is not up yet or may be what the client is about to begin."""
+        self._in_handshake = False
         if self._stage is Stage.SPEAKING:
             self._session.end(reply)
         else:

@@ -132,7 +132,7 @@ class ServerSession:
         self._paused = False
         self._running = False
         self._authentication = Authentication(server, peer, guard, clock)
-        self._transaction = Transaction(peer, rules.content, now)
+        self._transaction = Transaction(peer, server.hostname, rules.content, now)
         self._now = now
 
     # -- what the connection calls
@@ -268,14 +268,17 @@ class ServerSession:
         metrics.COMMANDS_REFUSED[str(reply.code)].inc()
         self._errors += 1
         if self._authentication.exhausted:
-            self._end_with(TOO_MANY_LOGINS, "login_failures")
+            # Who was shut out before has been told so by a 421 of its own.
+            self._end_with(reply if reply.code == 421 else TOO_MANY_LOGINS, "login_failures", told=reply.code == 421)
         elif self._errors >= self._rules.errors:
             self._end_with(TOO_MANY_ERRORS, "errors")
 
-    def _end_with(self, reply: Reply, cause: str) -> None:
+    def _end_with(self, reply: Reply, cause: str, *, told: bool = False) -> None:
+        """End the session by ``reply``, which the client was ``told`` already or is told now."""
         self.log.info("{peer.address}: session ended: {reply}", peer=self._peer, reply=reply)
         metrics.SESSIONS_ENDED[cause].inc()
-        self._send(reply)
+        if not told:
+            self._send(reply)
         self._close()
 
     def _close(self) -> None:
@@ -503,6 +506,7 @@ class ServerSession:
             self._refuse(reader.fault)
         elif reader.fault is not None:
             self._transaction.reset()
+            metrics.MESSAGES_REFUSED[_FAULTS.get(reader.fault.code, "local")].inc()
             self._refuse(reader.fault, "content")
         elif isinstance(reader, ChunkReader) and not reader.last:
             self._send(Reply(250, "2.0.0", f"{reader.size} octets received"))
@@ -513,6 +517,10 @@ class ServerSession:
 
 AUTH_CONTINUES = 334
 """RFC 4954 section 4."""
+
+
+_FAULTS = {552: "size", 550: "line_ends", 452: "storage"}
+"""Why content was refused while it was read, as the counters call it, by the reply's code."""
 
 
 def _read_on(reader: Reader) -> None:

@@ -55,10 +55,11 @@ class OutOfStep(Exception):
 
 
 class Transaction:
-    """The transaction of one session. ``now`` is the wall clock."""
+    """The transaction of one session. ``hostname`` is ours, ``now`` the wall clock."""
 
-    def __init__(self, peer: Peer, rules: ContentRules, now: Callable[[], float]) -> None:
+    def __init__(self, peer: Peer, hostname: str, rules: ContentRules, now: Callable[[], float]) -> None:
         self._peer = peer
+        self._hostname = hostname
         self._rules = rules
         self._now = now
         self.stage = Stage.NONE
@@ -98,10 +99,10 @@ class Transaction:
             raise Refused(NO_TRANSACTION)
         if self.stage is not Stage.MAIL:
             raise Refused(AFTER_CHUNKS)
-        address, given = grammar.forward_path(argument)
-        if not address.isascii() and not envelope.options.smtputf8:
-            raise Refused(NEEDS_SMTPUTF8)
+        address, given = grammar.forward_path(argument, self._hostname)
         recipient = Recipient(address, *rcpt_parameters(given)) if given else Recipient(address)
+        if not envelope.options.smtputf8 and not (address.isascii() and (recipient.orcpt is None or recipient.orcpt.isascii())):
+            raise Refused(NEEDS_SMTPUTF8)
         if len(envelope.recipients) >= submitter.max_recipients:
             return TOO_MANY_RECIPIENTS
         submitter.recipient(envelope, address)
@@ -123,25 +124,27 @@ class Transaction:
         return GO_AHEAD
 
     def bdat(self, argument: bytes) -> None:
-        """BDAT (RFC 3030 section 2): a chunk follows, whatever the answer to it will be. Raises OutOfStep when its length can't be told."""
+        """BDAT (RFC 3030 section 2): a chunk follows, whatever the answer to it will be. Raises OutOfStep when its length can't be told.
+
+        A chunk that is refused ends the transaction, or those behind it could become a message without its beginning.
+        """
         size, last = _chunk(argument)
         try:
-            submitter = self._ready()
+            if self.stage is not Stage.CONTENT:
+                self._chunks = self._first_chunk(self._ready())
         except Refused as refused:
+            self.reset()
             self.reader = Swallow(size, refused.reply)
             return
-        if self.stage is Stage.MAIL:
-            assert self._envelope is not None
-            self._content = submitter.content()
-            self._chunks = ChunkReader(
-                self._content,
-                submitter.max_size,
-                binary=self._envelope.options.body is BodyType.BINARY,
-                repair=self._rules.repair,
-            )
-            self.stage = Stage.CONTENT
         self._chunks.begin(size, last)
         self.reader = self._chunks
+
+    def _first_chunk(self, submitter: ISubmitter) -> ChunkReader:
+        assert self._envelope is not None
+        self._content = submitter.content()
+        self.stage = Stage.CONTENT
+        binary = self._envelope.options.body is BodyType.BINARY
+        return ChunkReader(self._content, submitter.max_size, binary=binary, repair=self._rules.repair)
 
     def _ready(self) -> ISubmitter:
         if self._envelope is None or self._submitter is None:
@@ -149,10 +152,6 @@ class Transaction:
         if not self._envelope.recipients:
             raise Refused(NO_RECIPIENTS)
         return self._submitter
-
-    def chunk_done(self) -> bool:
-        """Whether what has just been read to its end was a chunk with more to follow."""
-        return isinstance(self.reader, ChunkReader) and not self.reader.last and self.reader.fault is None
 
     def finish(self) -> tuple[ISubmitter, Envelope, IContent]:
         """The content is whole: hand everything over, and be no transaction any more."""

@@ -81,8 +81,12 @@ STEPS: tuple[str, ...] = (_VERSION_1, _VERSION_2)
 """Step ``n`` leads from version ``n`` to ``n + 1``. A step that has been released is never changed."""
 
 
+DatabaseFault = sqlite3.Error
+"""What reading or writing the spool's database may raise, for those who know no SQL."""
+
+
 class SpoolVersionError(Exception):
-    """The spool is of a later version than this program."""
+    """The spool is of a version that this program can't use."""
 
 
 def connect(path: Path, *, writable: bool) -> sqlite3.Connection:

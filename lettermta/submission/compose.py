@@ -43,7 +43,7 @@ def parse(head: bytes, bounds: MetadataBounds) -> Parsed:
     """Read a header block; raises Refused when it breaks a rule."""
     fields = split_fields(head)
     if sum(field.key == "received" for field in fields) > MAX_RECEIVED:
-        raise Refused(Reply(554, "5.4.6", f"More than {MAX_RECEIVED} Received fields: the message loops"), "mail loop")
+        raise Refused(Reply(554, "5.4.6", f"More than {MAX_RECEIVED} Received fields: the message loops"), "mail loop", "loop")
     control = read_control(fields, bounds)
     kept = [field for field in fields if not is_control(field)]
     return Parsed(fields, kept, control)

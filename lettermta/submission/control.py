@@ -124,4 +124,4 @@ def _checked_metadata(fields: Mapping[str, Field], bounds: MetadataBounds) -> Ma
 def _refusal(field: Field, rule: str) -> Refused:
     """The name is the client's own text: only what a reply can carry of it is quoted, and not all of a long one."""
     name = "".join(c if " " < c < "\x7f" else "?" for c in field.name.rstrip())
-    return Refused(Reply(550, "5.6.0", f"{name[:64]}: {rule}"), "control header")
+    return Refused(Reply(550, "5.6.0", f"{name[:64]}: {rule}"), "control header", "control_header")

@@ -52,7 +52,7 @@ class Field:
 def split_fields(head: bytes) -> list[Field]:
     """The fields of a header block, in their order. A line that is no field, or a NUL anywhere, refuses the message."""
     if b"\0" in head:
-        raise Refused(Reply(550, "5.6.0", "A NUL in the header block (RFC 5322 section 2.2)"))
+        raise Refused(Reply(550, "5.6.0", "A NUL in the header block (RFC 5322 section 2.2)"), "broken header", "header")
     fields: list[Field] = []
     start = 0
     while start < len(head):
@@ -62,7 +62,8 @@ def split_fields(head: bytes) -> list[Field]:
         raw = head[start:end]
         name, colon, _ = raw.partition(b":")
         if not colon or not name or name[0] in b" \t" or b"\r" in name:
-            raise Refused(Reply(550, "5.6.0", f"Header line {len(fields) + 1} is not of the form Name: value (RFC 5322 section 2.2)"))
+            rule = f"Header line {len(fields) + 1} is not of the form Name: value (RFC 5322 section 2.2)"
+            raise Refused(Reply(550, "5.6.0", rule), "broken header", "header")
         written = name.decode("utf-8", "replace")
         fields.append(Field(written, written.rstrip().lower(), raw))
         start = end

@@ -28,14 +28,16 @@ class HeaderRules:
     most_fields: int = 1000
 
 
-def check_block(head: bytes, fields: Sequence[Field], rules: HeaderRules, *, smtputf8: bool) -> None:
-    """Refuse a header block that is broken as a whole."""
+def check_block(head: bytes, fields: Sequence[Field], kept: Sequence[Field], rules: HeaderRules, *, smtputf8: bool) -> None:
+    """Refuse a header block that is broken as a whole. What does not leave, as it is not ``kept``, may have lines of any length: some
+    clients don't fold a long value of metadata.
+    """
     if len(fields) > rules.most_fields:
         raise _refused(f"More than {rules.most_fields} header fields")
-    if any(len(line) > LONGEST_LINE for line in head.split(b"\r\n")) if len(head) > LONGEST_LINE else False:
+    if any(len(line) > LONGEST_LINE for field in kept if len(field.raw) > LONGEST_LINE for line in field.raw.split(b"\r\n")):
         raise _refused(f"A header line of more than {LONGEST_LINE} octets (RFC 5322 section 2.1.1)")
     if not rules.eight_bit and not smtputf8 and not head.isascii():
-        raise Refused(Reply(550, "5.6.7", "Octets above 127 in the header need SMTPUTF8 (RFC 6531)"), "8-bit header")
+        raise Refused(Reply(550, "5.6.7", "Octets above 127 in the header need SMTPUTF8 (RFC 6531)"), "8-bit header", "header")
 
 
 def check_from(fields: Sequence[Field]) -> Sequence[str]:
@@ -58,7 +60,7 @@ def check_sender(sender: str, authors: Sequence[str], domains: Collection[str]) 
         except InvalidAccount:
             known = False
         if not known:
-            raise Refused(Reply(550, "5.7.1", "The sender's domain is none of the project's domains"), "foreign sender domain")
+            raise Refused(Reply(550, "5.7.1", "The sender's domain is none of the project's domains"), "foreign sender domain", "sender")
 
 
 def missing_fields(fields: Sequence[Field], identifier: str, moment: float, rules: HeaderRules) -> bytes:
@@ -71,4 +73,4 @@ def missing_fields(fields: Sequence[Field], identifier: str, moment: float, rule
 
 
 def _refused(rule: str) -> Refused:
-    return Refused(Reply(550, "5.6.0", rule), "broken header")
+    return Refused(Reply(550, "5.6.0", rule), "broken header", "header")

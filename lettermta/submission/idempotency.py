@@ -30,7 +30,7 @@ class Idempotency:
     async def begin(self, project_id: str, key: str, envelope: Envelope, content: IContent) -> IdempotencyKey | str:
         """The key to store with a new message (then :meth:`end` has to be called), or the id of the message that it stands for already."""
         if (project_id, key) in self._under_way:
-            raise Refused(IN_PROGRESS, "idempotency key in progress")
+            raise Refused(IN_PROGRESS, "idempotency key in progress", "idempotency")
         self._under_way.add((project_id, key))
         try:
             digest = _digest(envelope, await content.digest())
@@ -39,7 +39,7 @@ class Idempotency:
             if known is None:
                 return IdempotencyKey(key, digest, now + LIFETIME)
             if known[0] != digest:
-                raise Refused(OTHER_MESSAGE, "idempotency key used for another message")
+                raise Refused(OTHER_MESSAGE, "idempotency key used for another message", "idempotency")
         except BaseException:
             self.end(project_id, key)
             raise

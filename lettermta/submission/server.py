@@ -16,6 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from lettermta import metrics
 from lettermta.accounts.directory import Directory
 from lettermta.accounts.model import Project, Route
 from lettermta.accounts.scram_keys import ScramKeys
@@ -104,10 +105,13 @@ class SubmissionServer:
         """See ISMTPServer: machines in a trusted network, and, where mail may come back, strangers."""
         if self._listener.trusted_networks and self._is_trusted(peer):
             project = self._submission.directory.project_by_slug(self._listener.trusted_project)
-            if project is not None:
+            if project is not None and project.smtp:
                 return Submitter(self._submission, project.id, None)
             self.log.warn(
-                "{peer.address} is in a trusted network, but there is no project {slug}", peer=peer, slug=self._listener.trusted_project
+                "{peer.address} is in the trusted network of project {slug}, but {fault}",
+                peer=peer,
+                slug=self._listener.trusted_project,
+                fault="there is no such project" if project is None else "SMTP is switched off for it",
             )
         if self._listener.role is not Role.SUBMISSION:
             return Stranger(self._submission.rules.message_size)
@@ -155,12 +159,13 @@ class Submitter:
     def _project(self) -> Project:
         """The project, if mail may still be sent for it."""
         if self._token_id is not None:
-            fault = login_fault(self._directory, self._directory.token(self._token_id))
-            if fault is not None:
-                raise Refused(NO_LONGER_VALID, str(fault))
+            revoked = login_fault(self._directory, self._directory.token(self._token_id))
+            if revoked is not None:
+                raise Refused(NO_LONGER_VALID, str(revoked), "credentials")
         project = self._directory.project(self._project_id)
         if project is None or not project.smtp:
-            raise Refused(NO_LONGER_VALID, "the project is gone" if project is None else f"SMTP is switched off for project {project.slug}")
+            fault = "the project is gone" if project is None else f"SMTP is switched off for project {project.slug}"
+            raise Refused(NO_LONGER_VALID, fault, "credentials")
         return project
 
     def submit(self, envelope: Envelope, content: IContent) -> Deferred[Reply]:
@@ -175,11 +180,12 @@ class Submitter:
             message, events = compose(envelope, content, parsed, terms, None)
         except Exception as error:
             content.discard()
+            _count(error)
             return fail(error)
         return self._spool.store(message, events).addCallbacks(self._stored, self._not_stored, (message,), {}, (content,))
 
     def _check(self, envelope: Envelope, content: IContent, parsed: Parsed, project: Project) -> None:
-        check_block(content.head(), parsed.fields, self._rules.header, smtputf8=envelope.options.smtputf8)
+        check_block(content.head(), parsed.fields, parsed.kept, self._rules.header, smtputf8=envelope.options.smtputf8)
         authors = check_from(parsed.fields)
         if project.check_sender:
             check_sender(envelope.sender, authors, self._directory.domains(project.id))
@@ -188,32 +194,35 @@ class Submitter:
         slug = parsed.control.route
         route = self._directory.default_route(project.id) if slug is None else self._directory.route(project.id, slug)
         if route is None:
-            raise Refused(Reply(550, "5.7.1", "X-Lettermint-Route: the project has no such route"), "unknown route")
+            raise Refused(Reply(550, "5.7.1", "X-Lettermint-Route: the project has no such route"), "unknown route", "route")
         return route
 
     async def _submit_once(self, envelope: Envelope, content: IContent, parsed: Parsed, terms: Terms, key: str) -> Reply:
         """Submit a message with an idempotency key."""
         try:
             begun = await self._idempotency.begin(terms.project.id, key, envelope, content)
-        except BaseException:
+        except BaseException as error:
             content.discard()
+            _count(error)
             raise
         if isinstance(begun, str):
             content.discard()
+            metrics.MESSAGES_REPEATED.inc()
             self.log.info("{id}: submitted again with its idempotency key", id=begun)
             return _queued_as(begun)
         try:
             message, events = compose(envelope, content, parsed, terms, begun)
             await self._spool.store(message, events)
         except Exception:
-            content.discard()
-            self.log.failure("a message could not be stored")
-            return NOT_STORED
+            return self._not_stored(Failure(), content)  # type: ignore[no-untyped-call]
         finally:
             self._idempotency.end(terms.project.id, key)
         return self._stored(None, message)
 
     def _stored(self, _: None, message: Message) -> Reply:
+        metrics.MESSAGES_ACCEPTED.inc()
+        metrics.ACCEPTED_BYTES.inc(message.size)
+        metrics.RECIPIENTS_ACCEPTED.inc(len(message.recipients))
         self.log.info(
             "{id}: queued from=<{sender}> recipients={count} size={size} project={project} route={route} tag={tag}",
             id=message.id,
@@ -228,8 +237,14 @@ class Submitter:
 
     def _not_stored(self, failure: Failure, content: IContent) -> Reply:
         content.discard()
+        metrics.MESSAGES_REFUSED["storage"].inc()
         self.log.failure("a message could not be stored", failure=failure)
         return NOT_STORED
+
+
+def _count(error: BaseException) -> None:
+    """A message was refused at its end, or a fault of ours made us give it up."""
+    metrics.MESSAGES_REFUSED[error.word if isinstance(error, Refused) and error.word else "local"].inc()
 
 
 def _queued_as(identifier: str) -> Reply:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
+from attrs import evolve
 from twisted.internet.defer import fail
 from twisted.logger import capturedLogs
 from zope.interface.verify import verifyObject
@@ -15,7 +16,7 @@ from lettermta.interfaces import IChannel, ISpoolListener, ITransport
 from lettermta.message import State, Verdict
 from lettermta.testing.spool import MemorySpool
 
-from .scripted import LATER, LOST, NEVER, OK, Channel, Place, StagedSpool, World, accept, answer, unreachable
+from .scripted import LATER, LOST, NEVER, OK, Channel, Place, StagedSpool, World, accept, answer, make_message, unreachable
 
 
 def test_the_pieces_provide_their_interfaces():
@@ -134,6 +135,19 @@ def test_a_deferred_recipient_of_a_busy_lane_is_not_forgotten():
         assert world.scheduler._hand > 0
     assert place.recipients.count("a@example.com") == 2
     assert place.recipients.count("b@example.com") == 2
+
+
+def test_what_is_scheduled_goes_out_at_its_time_and_not_before():
+    """FUTURERELEASE (RFC 4865)."""
+    world = World().start()
+    message = evolve(make_message(world.spool, ["jane@example.com"], world.now()), hold_until=world.now() + 3600)
+    world.spool.store(message, [])
+    world.submit("joe@example.com")
+    world.clock.pump([60.0] * 59)
+    assert world.place("example.com").recipients == ["joe@example.com"]
+    world.clock.advance(60)
+    assert world.place("example.com").recipients == ["joe@example.com", "jane@example.com"]
+    world.assert_at_rest()
 
 
 def test_a_restart_takes_up_what_is_due_and_what_is_deferred():

@@ -22,7 +22,7 @@ class Content:
     """In memory, or in pieces."""
 
     def __init__(self, data: bytes = b"Subject: hi\r\n\r\nhello\r\n", pieces: Sequence[bytes | Exception] | None = None) -> None:
-        self.size = len(data)
+        self.size = len(data) if pieces is None else sum(len(piece) for piece in pieces if isinstance(piece, bytes))
         self._data = data
         self._pieces = pieces
 

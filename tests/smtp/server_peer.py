@@ -23,13 +23,15 @@ from lettermta.message import Envelope, Peer, Refused, Reply
 from lettermta.smtp.admission import LoginGuard, Turn
 from lettermta.smtp.channel_binding import no_binding
 from lettermta.smtp.sasl import MECHANISMS, Mechanism
-from lettermta.smtp.session import IWire, ServerSession
+from lettermta.smtp.session import IWire, ServerSession, SessionRules
 from lettermta.testing.spool import MemoryContent
 
 USER = b"lettermint"
 TOKEN = b"lm_s3cret-token-of-a-project"
 PLAIN = b64encode(b"\0" + USER + b"\0" + TOKEN).decode()
 TLS = "TLSv1.3 TLS_AES_256_GCM_SHA384"
+NOW = 1.7e9
+"""The wall clock of every session: 2023-11-14 22:13:20."""
 ACCEPTED = "250 2.0.0 Ok: queued as 1"
 
 
@@ -223,13 +225,24 @@ class Wire:
 class Client:
     """A session from the client's side."""
 
-    def __init__(self, office: Any = None, *, starttls: bool = True, address: str = "192.0.2.9") -> None:
+    def __init__(
+        self,
+        office: Any = None,
+        *,
+        starttls: bool = True,
+        address: str = "192.0.2.9",
+        rules: SessionRules = SessionRules(),
+        clock: Clock | None = None,
+        guard: LoginGuard | None = None,
+    ) -> None:
         self.office = office or Office()
         self.peer = Peer(address, 4711, "submission")
         self.wire = Wire()
-        self.clock = Clock()
-        self.guard = LoginGuard(1000, 600.0, (), self.clock)
-        self.session = ServerSession(self.office, self.peer, self.wire, self.guard, self.clock, starttls=starttls, now=lambda: 1.7e9)
+        self.clock = clock or Clock()
+        self.guard = guard or LoginGuard(1000, 600.0, (), self.clock)
+        self.session = ServerSession(
+            self.office, self.peer, self.wire, self.guard, self.clock, starttls=starttls, rules=rules, now=lambda: NOW
+        )
         self.session.greet()
         self.banner = self.take()
 
@@ -246,9 +259,13 @@ class Client:
     def sends(self, octets: bytes) -> list[str]:
         """Send octets as they stand, in one read; what is answered late is waited for."""
         self.session.receive(octets)
+        self.pass_time()
+        return self.take()
+
+    def pass_time(self) -> None:
+        """Until everything is answered that waits for the clock."""
         while self.clock.getDelayedCalls():
             self.clock.advance(1)
-        return self.take()
 
     def secure(self) -> Client:
         """STARTTLS with all that belongs to it."""

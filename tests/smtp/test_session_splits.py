@@ -86,8 +86,10 @@ def play(dialogue: list[bytes], cuts: list[int], *, late: bool, slow: bool, pati
             replies += client.sends(flight[start:end])
             if office.waiting and count % patience == 0:
                 office.answer()
+                client.pass_time()
         while office.waiting:
             office.answer()
+            client.pass_time()
         replies += client.take()
     assert not client.wire.paused
     calls = list(client.wire.calls)

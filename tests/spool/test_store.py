@@ -14,7 +14,7 @@ from zope.interface.verify import verifyObject
 
 from lettermta.event import CREATED, DELIVERED
 from lettermta.interfaces import ISpool
-from lettermta.message import Lane, State
+from lettermta.message import IdempotencyKey, Lane, State
 from lettermta.spool import store
 from lettermta.spool.content import MemoryContent
 from lettermta.spool.store import Spool, SpoolInUse
@@ -212,6 +212,29 @@ def test_due_recipients_come_earliest_first_grouped_by_message_and_limited(desk:
     assert desk.due(now=NOW + 9) == []
     assert desk.due("other.example", now=NOW + 99) == []
     assert desk.due(route="r2", now=NOW + 99) == []
+
+
+def test_what_is_scheduled_is_due_at_its_time(desk: Desk) -> None:
+    desk.store("a@example.com", hold_until=NOW + 3600)
+    assert desk.entries[0].due == NOW + 3600
+    assert desk.due(now=NOW + 3599) == []
+    assert desk.rows()[0]["state"] == "scheduled"
+    [entry] = desk.due(now=NOW + 3600)
+    desk.record(entry, State.DELIVERED)
+    assert desk.rows() == []
+
+
+def test_an_idempotency_key_is_stored_with_its_message_and_expires(desk: Desk) -> None:
+    message = desk.store("a@example.com", idempotency=IdempotencyKey("k1", b"digest", NOW + 86_400))
+    again = desk.reopened()
+    try:
+        recall = again.spool.recall
+        assert again.reactor.wait(recall("p1", "k1", NOW + 86_399)) == (b"digest", message.id)
+        assert again.reactor.wait(recall("p1", "k1", NOW + 86_400)) is None
+        assert again.reactor.wait(recall("p2", "k1", NOW)) is None
+        assert again.reactor.wait(recall("p1", "k1' OR 1=1 --", NOW)) is None
+    finally:
+        again.close()
 
 
 def test_the_queue_is_read_in_pages(desk: Desk) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,9 @@ from lettermta.testing.spool import MemorySpool, StoredMessage
 from tests.smtp.server_peer import Client
 
 USERS = ("lettermint", "lettr")
+HEAD = "From: a@out.test\nSubject: x\n"
+"""As much of a header as a message has to have, and a subject."""
+HELLO = HEAD + "\nhello\n"
 
 
 class Site:
@@ -102,7 +106,10 @@ def logged() -> Iterator[Sequence[LogEvent]]:
 
 
 def leaving(stored: StoredMessage) -> bytes:
-    """What is to leave, without the Received field that was put in front."""
+    """What is to leave, without the Received field that was put in front, and Date and Message-ID where they were added."""
     received, _, rest = stored.content.partition(b"\r\n\tid ")
     assert received.startswith(b"Received: from ")
-    return rest.partition(b"\r\n")[2]
+    rest = rest.partition(b"\r\n")[2]
+    body = stored.content[len(stored.message.head) :]
+    added = rb"(?:Date: [^\r\n]+\r\n)?(?:Message-ID: <" + stored.message.id.encode() + rb"@[^\r\n]+>\r\n)?\Z"
+    return re.sub(added, b"", rest.removesuffix(body), count=1) + body

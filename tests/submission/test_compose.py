@@ -7,16 +7,17 @@ from email.utils import parsedate_to_datetime
 
 import pytest
 
+from lettermta.accounts.model import ReceivedField
 from lettermta.message import Envelope, Peer
-from lettermta.submission.compose import received
-from tests.submission.conftest import Site, leaving
+from lettermta.submission.trace import received
+from tests.submission.conftest import HEAD, Site, leaving
 
 TLS = "TLSv1.3 TLS_AES_256_GCM_SHA384"
 
 
 def trace(**peer: object) -> bytes:
     known = {"address": "192.0.2.9", "port": 1, "listener": "x", "helo": "client.test", "esmtp": True, **peer}
-    return received(Envelope(Peer(**known), "a@out.test"), "0196", "mta.test", 1_700_000_000.5)  # type: ignore[arg-type]
+    return received(Envelope(Peer(**known), "a@out.test"), "0196", "mta.test", 1_700_000_000.5, ReceivedField.FULL)  # type: ignore[arg-type]
 
 
 def test_the_received_field() -> None:
@@ -58,14 +59,14 @@ def test_nothing_that_a_client_calls_itself_gets_into_the_field(site: Site, helo
     client = site.logged_in()
     replies = client.says(b"EHLO " + helo)
     assert replies[0].startswith("50")
-    site.submit("Subject: x\n\n", client=client)
+    site.submit(HEAD + "\n", client=client)
     assert site.stored[-1].content.startswith(b"Received: from client.test ([192.0.2.9])\r\n\tby mta.test with ESMTPSA (")
 
 
 def test_the_field_says_who_took_it_when_and_under_which_id(site: Site) -> None:
-    reply = site.submit("Subject: x\n\n")
+    reply = site.submit(HEAD + "\n")
     stored = site.stored[-1]
-    match = re.search(rb"\r\n\tid (\S+); (.+)\r\nSubject", stored.content)
+    match = re.search(rb"\r\n\tid (\S+); (.+)\r\nFrom", stored.content)
     assert match is not None
     assert match[1].decode() == stored.message.id == reply.rpartition(" ")[2] == site.data["message_id"]
     assert abs(parsedate_to_datetime(match[2].decode()).timestamp() - stored.message.created) < 2
@@ -74,33 +75,36 @@ def test_the_field_says_who_took_it_when_and_under_which_id(site: Site) -> None:
 def test_a_message_that_was_received_too_often_is_refused(site: Site) -> None:
     """RFC 5321 section 6.3, COMPATIBILITY.md section 2."""
     field = "received: from a by b\n\tid c\n"
-    assert site.submit(field * 101 + "\n").startswith("554 5.4.6 ")
+    assert site.submit(field * 101 + HEAD + "\n").startswith("554 5.4.6 ")
     assert site.stored == []
-    assert site.submit(field * 100 + "\n").startswith("250 ")
+    assert site.submit(field * 100 + HEAD + "\n").startswith("250 ")
 
 
 # -- shapes of content
 
 
 def test_a_header_without_a_body(site: Site) -> None:
-    stored = site.accepted("Subject: x\n")
-    assert leaving(stored) == b"Subject: x\r\n\r\n"
+    stored = site.accepted(HEAD)
+    assert leaving(stored) == b"From: a@out.test\r\nSubject: x\r\n\r\n"
     assert stored.message.size == len(stored.content)
 
 
 def test_a_header_and_an_empty_body(site: Site) -> None:
-    assert leaving(site.accepted("Subject: x\n\n")) == b"Subject: x\r\n\r\n"
+    assert leaving(site.accepted(HEAD + "\n")) == b"From: a@out.test\r\nSubject: x\r\n\r\n"
 
 
-def test_a_body_without_a_header(site: Site) -> None:
-    stored = site.accepted("\nhello\n\nthere\n")
-    assert leaving(stored) == b"\r\nhello\r\n\r\nthere\r\n"
+def test_a_header_of_an_author_alone(site: Site) -> None:
+    stored = site.accepted("From: a@out.test\n\nhello\n\nthere\n")
+    assert leaving(stored) == b"From: a@out.test\r\n\r\nhello\r\n\r\nthere\r\n"
     assert stored.message.size == len(stored.content)
     assert site.data["subject"] is None
 
 
-def test_nothing_at_all(site: Site) -> None:
-    assert leaving(site.accepted("")) == b"\r\n"
+@pytest.mark.parametrize("content", ["", "\n", "\nhello\n\nthere\n"])
+def test_nothing_but_a_body_is_no_message(site: Site, content: str) -> None:
+    """RFC 5322 section 3.6: a message has an author, and nobody can make one up for it."""
+    assert site.submit(content) == "550 5.6.0 A message has one From field"
+    assert site.stored == []
 
 
 def test_text_without_a_header_is_refused(site: Site) -> None:
@@ -154,9 +158,9 @@ def test_the_created_event(site: Site) -> None:
     }
 
 
-def test_the_events_of_a_message_without_addresses(site: Site) -> None:
-    site.accepted("X-Tag: a\n\n", "b@in.test")
-    assert site.data["from"] == {"email": "", "name": ""}
+def test_the_events_of_a_message_that_names_no_recipients(site: Site) -> None:
+    site.accepted("X-Tag: a\nFrom: a@out.test\n\n", "b@in.test")
+    assert site.data["from"] == {"email": "a@out.test", "name": ""}
     assert (site.data["to"], site.data["cc"], site.data["bcc"], site.data["reply_to"]) == ([], [], ["b@in.test"], [])
     assert site.data["subject"] is None
 
@@ -176,7 +180,7 @@ def test_fields_with_a_place_of_their_own_are_not_among_the_headers(site: Site) 
         "Received",
         "DKIM-Signature",
     ]
-    site.accepted("".join([f"{name}: x\n" for name in names]) + "List-Unsubscribe: <https://x>\nx-dup: 1\nX-Dup: 2\n\n")
+    site.accepted("".join([f"{name}: x@out.test\n" for name in names]) + "List-Unsubscribe: <https://x>\nx-dup: 1\nX-Dup: 2\n\n")
     assert [(one["name"], one["value"]) for one in site.data["headers"]] == [
         ("List-Unsubscribe", "<https://x>"),
         ("x-dup", "1"),
@@ -192,11 +196,11 @@ def test_octets_that_are_no_text_do_not_break_the_event(site: Site) -> None:
 
 def test_each_mailbox_is_stored_once(site: Site) -> None:
     """Domains are compared without case, local parts are not (RFC 5321 section 2.4)."""
-    stored = site.accepted("Subject: x\n\n", "b@in.test", "c@in.test", "b@in.test", "b@IN.test", "B@in.test", "c@in.test")
+    stored = site.accepted(HEAD + "\n", "b@in.test", "c@in.test", "b@in.test", "b@IN.test", "B@in.test", "c@in.test")
     assert [one.address for one in stored.recipients.values()] == ["b@in.test", "c@in.test", "B@in.test"]
     assert site.data["bcc"] == ["b@in.test", "c@in.test", "B@in.test"]
 
 
 def test_the_message_expires_after_its_lifetime(site: Site) -> None:
-    message = site.accepted("Subject: x\n\n").message
+    message = site.accepted(HEAD + "\n").message
     assert message.expires == message.created + 432_000

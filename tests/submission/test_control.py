@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.submission.conftest import Site, leaving
+from tests.submission.conftest import HEAD, Site, leaving
 
 BODY = "\nhello\n"
 
@@ -12,8 +12,7 @@ BODY = "\nhello\n"
 def test_route_tag_and_metadata_reach_the_event_and_the_spool(site: Site) -> None:
     site.accounts.create_route("demo", "newsletter")
     stored = site.accepted(
-        "X-Lettermint-Route: newsletter\nX-LM-Tag: test-email\nX-LM-Metadata-source: swaks-test\nX-Metadata-Order_Id: 1234\nSubject: x\n"
-        + BODY
+        "X-Lettermint-Route: newsletter\nX-LM-Tag: test-email\nX-LM-Metadata-source: swaks-test\nX-Metadata-Order_Id: 1234\n" + HEAD + BODY
     )
     assert stored.message.route == "newsletter"
     assert (stored.message.tag, dict(stored.message.metadata)) == ("test-email", {"source": "swaks-test", "Order_Id": "1234"})
@@ -23,28 +22,28 @@ def test_route_tag_and_metadata_reach_the_event_and_the_spool(site: Site) -> Non
 
 
 def test_without_control_headers_the_default_route_is_taken(site: Site) -> None:
-    stored = site.accepted("Subject: x\n" + BODY)
+    stored = site.accepted(HEAD + BODY)
     assert (stored.message.route, stored.message.tag, dict(stored.message.metadata)) == ("outgoing", None, {})
     assert (site.data["tag"], site.data["metadata"], site.data["tags"]) == (None, {}, [])
     site.accounts.create_route("demo", "other", default=True)
-    assert site.accepted("Subject: x\n" + BODY).message.route == "other"
+    assert site.accepted(HEAD + BODY).message.route == "other"
 
 
 @pytest.mark.parametrize("slug", ["unknown", "Outgoing", "foreign", ""])
 def test_an_unknown_route_refuses_the_message(site: Site, slug: str) -> None:
     site.accounts.create_project("other")
     site.accounts.create_route("other", "foreign")
-    reply = site.submit(f"X-Lettermint-Route: {slug}\nSubject: x\n" + BODY)
+    reply = site.submit(f"X-Lettermint-Route: {slug}\n" + HEAD + BODY)
     assert reply == "550 5.7.1 X-Lettermint-Route: the project has no such route"
     assert (site.stored, site.events) == ([], [])
 
 
 def tag_of(site: Site, head: str) -> str | None:
-    return site.accepted(head + "Subject: x\n" + BODY).message.tag
+    return site.accepted(head + HEAD + BODY).message.tag
 
 
 def metadata_of(site: Site, head: str) -> dict[str, str]:
-    return dict(site.accepted(head + "Subject: x\n" + BODY).message.metadata)
+    return dict(site.accepted(head + HEAD + BODY).message.metadata)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +90,7 @@ def test_how_tags_are_read(site: Site, head: str, tag: str) -> None:
 )
 @pytest.mark.parametrize("name", ["X-Tag", "X-LM-Tag"])
 def test_a_bad_tag_refuses_the_message_naming_header_and_rule(site: Site, name: str, value: str) -> None:
-    reply = site.submit(f"{name}: {value}\nSubject: x\n" + BODY)
+    reply = site.submit(f"{name}: {value}\n" + HEAD + BODY)
     assert reply.startswith(f"550 5.6.0 {name}: a tag ")
     assert (site.stored, site.events) == ([], [])
     assert len(reply) < 200
@@ -133,7 +132,7 @@ def test_how_metadata_is_read(site: Site, head: str, metadata: dict[str, str]) -
 
 
 def test_invalid_utf_8_in_metadata_is_shown_as_such(site: Site) -> None:
-    stored = site.accepted(b"X-Metadata-k: m\xfcsli\r\n\r\nx\r\n")
+    stored = site.accepted(b"From: a@out.test\r\nX-Metadata-k: m\xfcsli\r\n\r\nx\r\n")
     assert dict(stored.message.metadata) == {"k": "m\ufffdsli"}
 
 
@@ -157,13 +156,13 @@ def test_invalid_utf_8_in_metadata_is_shown_as_such(site: Site) -> None:
     ],
 )
 def test_metadata_over_its_bounds_refuses_the_message(site: Site, head: str, reply: str) -> None:
-    assert site.submit(head + "Subject: x\n" + BODY).startswith("550 5.6.0 " + reply)
+    assert site.submit(head + HEAD + BODY).startswith("550 5.6.0 " + reply)
     assert (site.stored, site.events) == ([], [])
 
 
 @pytest.mark.parametrize("name", ["X-Metadata-a\x1b[2Jb", "X-Metadata-a\tb", "X-Metadata-\x7f"])
 def test_a_reply_quotes_nothing_that_could_do_harm(site: Site, name: str) -> None:
-    reply = site.submit(f"{name}: {'v' * 1001}\nSubject: x\n" + BODY)
+    reply = site.submit(f"{name}: {'v' * 1001}\n" + HEAD + BODY)
     assert reply.startswith("550 5.6.0 X-Metadata-")
     assert reply.isprintable()
 
@@ -196,7 +195,7 @@ CONTROL = [
 def test_control_headers_never_leave_and_nothing_else_is_touched(site: Site, control: str) -> None:
     """HARD-CASES row 32."""
     before, after = (
-        "Subject: =?utf-8?q?x?=\n  folded\t\nX-Tagged: stays\nx-odd:no blank  \n",
+        "From: a@out.test\nSubject: =?utf-8?q?x?=\n  folded\t\nX-Tagged: stays\nx-odd:no blank  \n",
         "X-LMTag: stays\nTo: b@in.test\nBcc-Not: stays\nX-Metadata: stays\n",
     )
     stored = site.accepted(before + control + "\n" + after + "\nBcc: in the body\n")
@@ -208,10 +207,10 @@ def test_control_headers_never_leave_and_nothing_else_is_touched(site: Site, con
 
 
 def test_all_of_them_at_once(site: Site) -> None:
-    stored = site.accepted("\n".join(["Subject: x", *CONTROL, "X-Last: y"]) + "\n" + BODY)
-    assert leaving(stored) == b"Subject: x\r\nX-Last: y\r\n\r\nhello\r\n"
+    stored = site.accepted("\n".join(["From: a@out.test", "Subject: x", *CONTROL, "X-Last: y"]) + "\n" + BODY)
+    assert leaving(stored) == b"From: a@out.test\r\nSubject: x\r\nX-Last: y\r\n\r\nhello\r\n"
     assert site.data["headers"] == [{"name": "X-Last", "value": "y"}]
 
 
-def test_control_headers_alone_leave_an_empty_header_block(site: Site) -> None:
-    assert leaving(site.accepted("X-Tag: a\n" + BODY)) == b"\r\nhello\r\n"
+def test_of_control_headers_and_an_author_only_the_author_is_left(site: Site) -> None:
+    assert leaving(site.accepted("X-Tag: a\nFrom: a@out.test\nBcc: c@in.test\n" + BODY)) == b"From: a@out.test\r\n\r\nhello\r\n"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, suppress
 from pathlib import Path
@@ -87,7 +88,7 @@ class _CaptureChannel:
         self.usable = False
 
     async def _send(self, entry: QueueEntry, content: IStoredContent) -> Sequence[Verdict]:
-        name = f"{int(self.reactor.seconds())}.{entry.id}.{secrets.token_hex(4)}"
+        name = f"{int(time.time())}.{entry.id}.{secrets.token_hex(4)}"
         try:
             await self._store(name, _trace(entry), content)
         except OSError as error:

@@ -12,8 +12,10 @@ from typing import Any
 
 from attrs import evolve, frozen
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, connectProtocol
+from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.internet.error import ConnectError, ConnectionRefusedError, TimeoutError
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import Logger
 
 from lettermta import metrics
@@ -65,7 +67,7 @@ class Connector:
         endpoint = (TCP6ClientEndpoint if ":" in target.address else TCP4ClientEndpoint)(
             self.reactor, target.address, target.port, timeout=self.connect_timeout
         )
-        connecting: Deferred[ClientProtocol] = connectProtocol(endpoint, protocol)  # type: ignore[no-untyped-call]
+        connecting: Deferred[Protocol] = endpoint.connect(_OneConnection(protocol))
         try:
             await connecting
         except TimeoutError:
@@ -96,6 +98,18 @@ class Connector:
                 _log.info("{target}: {reason}", target=target, reason=str(error.reply))
                 last = error
         raise last or Unreachable(Reply(451, "4.4.4", "There is no address to connect to"))
+
+
+class _OneConnection(Factory):
+    """Gives one protocol to one connection, without a word in the log."""
+
+    noisy = False
+
+    def __init__(self, protocol: Protocol) -> None:
+        self._protocol = protocol
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol:
+        return self._protocol
 
 
 def _not_ready(error: Unreachable) -> str:

@@ -19,6 +19,7 @@ from pathlib import Path
 from lettermta.accounts.errors import AccountError, AccountExists, InvalidAccount, NoSuchAccount, StorageBusy, StorageDenied
 from lettermta.accounts.store import AccountStore
 from lettermta.config import ConfigError, load
+from lettermta.ops import descriptors
 from lettermta.ops.admin import domains, projects, routes, tokens
 from lettermta.ops.admin.commands import Commands
 from lettermta.ops.admin.given import Declined, Misused, password
@@ -70,16 +71,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _check_config(path: Path, as_json: bool) -> int:
     faults: list[str] = []
+    warnings: list[str] = []
     try:
-        load(path)
+        if shortage := descriptors.shortage(load(path).limits.connections, descriptors.allowed()):
+            warnings = [f"{path}: {shortage}"]
     except ConfigError as fault:
         faults = str(fault).splitlines()
     except OSError as fault:
         faults = [f"{path}: {fault.strerror}"]
-    for line in faults:
+    for line in faults + warnings:
         say(line)
     if as_json:
-        print(json.dumps({"file": str(path), "ok": not faults, "faults": faults}))
+        print(json.dumps({"file": str(path), "ok": not faults, "faults": faults, "warnings": warnings}))
     elif not faults:
         print(f"{path} is in order")
     return os.EX_CONFIG if faults else os.EX_OK

@@ -1,0 +1,123 @@
+"""A transaction whose content goes by BDAT (RFC 3030), without dots to stuff and without a question before it.
+
+Content in memory is one chunk, right behind the last RCPT: the whole message in one round trip. Larger content waits until a recipient is
+accepted and goes in chunks of a piece each, so memory stays bounded. Promises that each chunk that was announced is sent whole or the
+connection ended, that no chunk follows one that was refused (section 2), and that the last one is announced only when all was read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+from twisted.internet.defer import Deferred
+
+from lettermta.interfaces import IStoredContent
+from lettermta.message import BodyType, QueueEntry, Reply
+from lettermta.smtp.client_capabilities import Capabilities
+from lettermta.smtp.client_content import AsItIs, LineEnds, passed, with_crlf
+from lettermta.smtp.client_data import EARLY_ANSWER
+from lettermta.smtp.client_dialogue import CONTENT_END, Dialogue
+from lettermta.smtp.client_replies import reply_of
+from lettermta.smtp.client_transaction import Command, Over, Transaction
+
+_CHUNK = "a chunk"
+
+
+class ChunkTransaction(Transaction):
+    """MAIL, RCPT and the chunks."""
+
+    __slots__ = ("_answer", "_refused", "_unanswered", "_whole")
+
+    def __init__(
+        self,
+        dialogue: Dialogue,
+        capabilities: Capabilities,
+        timeouts: tuple[float, float],
+        entry: QueueEntry,
+        content: IStoredContent,
+        over: Over,
+    ) -> None:
+        super().__init__(dialogue, capabilities, timeouts, entry, content, over)
+        self._whole = content.whole()
+        self._unanswered = 0
+        self._refused = False
+        self._answer: Deferred[None] | None = None
+
+    def abandon(self, reply: Reply, remote: bool) -> None:
+        """See Transaction. A peer that has accepted a recipient may have taken the chunk that went along, too."""
+        if self._whole is not None and self._accepted and not self._commands:
+            self._handed_over = True
+        super().abandon(reply, remote)
+
+    def _behind_envelope(self) -> Command | None:
+        whole = self._whole
+        if whole is None:
+            return None
+        if self._entry.options.body is not BodyType.BINARY:
+            whole = with_crlf(whole)
+        return b"BDAT %d LAST\r\n%b" % (len(whole), whole), (self._end_answered, self._data_timeout, CONTENT_END)
+
+    def _envelope_answered(self) -> None:
+        if self._whole is not None:
+            return  # the peer swallows the chunk in any case, and answers it (RFC 3030 section 2)
+        if self._accepted:
+            self._begin_stream(self._chunks())
+        else:
+            self._finish(clean=self._mail_refused)
+
+    async def _chunks(self) -> AsyncIterator[bytes]:
+        binary = self._entry.options.body is BodyType.BINARY
+        async with aclosing(passed(self._content, AsItIs() if binary else LineEnds())) as pieces:
+            async for piece, last in pieces:
+                self._progressed()
+                self._unanswered += 1
+                if last:
+                    self._dialogue.expect(self._end_answered, self._data_timeout, CONTENT_END)
+                    yield b"BDAT %d LAST\r\n%b" % (len(piece), piece)
+                else:
+                    self._dialogue.expect(self._chunk_answered, self._data_timeout, _CHUNK)
+                    yield b"BDAT %d\r\n%b" % (len(piece), piece)
+                    if not self._capabilities.pipelining:
+                        self._answer = Deferred()
+                        await self._answer
+                    if self._refused:
+                        return
+        # Whoever asks for more has written the last chunk.
+        self._handed_over = True
+
+    def _chunk_answered(self, code: int, lines: list[bytes]) -> None:
+        self._unanswered -= 1
+        if code < 200 or 300 <= code < 400:
+            self._dialogue.confused(_CHUNK, code)
+            return
+        if code >= 400 and not self._refused:
+            self._refused = True
+            self._decide(reply_of(code, lines))
+        answer, self._answer = self._answer, None
+        if answer is not None:
+            answer.callback(None)
+        self._settle()
+
+    def _streamed(self, result: None) -> None:
+        super()._streamed(result)
+        self._settle()
+
+    def _settle(self) -> None:
+        """After a refusal: be over once all chunks that were under way are answered."""
+        if self._refused and self._stream is None and not self._unanswered:
+            self._finish(clean=False)
+
+    def _end_answered(self, code: int, lines: list[bytes]) -> None:
+        early = self._stream is not None
+        if code < 200 or 300 <= code < 400 or (early and code < 400):
+            self._dialogue.confused(CONTENT_END, code)
+            return
+        if self._whole is not None and self._accepted:
+            self._handed_over = True
+        self._decide(reply_of(code, lines))
+        if early:
+            self._dialogue.end(EARLY_ANSWER)
+        else:
+            # RFC 3030 section 2: what the peer holds after a refused chunk is not known; RSET clears it.
+            self._finish(clean=code < 300 and not self._refused)
