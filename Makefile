@@ -9,7 +9,7 @@ FUZZABLE := $(VENV)/fuzzable
 FUZZ_SECONDS ?= 60
 DEV := etc/dev.ini
 
-.PHONY: help run test test-clients fuzz lint bench reference clean
+.PHONY: help run test test-clients fuzz lint bench bench-idle bench-large reference clean
 
 help:
 	@echo "make run     start a daemon for trying out: etc/dev.ini, mail is captured"
@@ -18,6 +18,8 @@ help:
 	@echo "make fuzz    each parser under atheris for FUZZ_SECONDS (60)"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   messages per second, end to end"
+	@echo "make bench-idle     10,000 idle connections: memory for each, and how long another client waits"
+	@echo "make bench-large    a message of 50 MB: how much the daemon's memory grows"
 
 $(INSTALLED): setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -62,6 +64,12 @@ lint: $(TESTABLE)
 
 bench: $(TESTABLE)
 	$(BIN)/python bench/relay.py
+
+bench-idle: $(TESTABLE)
+	$(BIN)/python bench/idle.py
+
+bench-large: $(TESTABLE)
+	$(BIN)/python bench/large.py
 
 # What is derived from the configuration's schema.
 reference: $(TESTABLE)

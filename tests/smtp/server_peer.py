@@ -32,6 +32,7 @@ PLAIN = b64encode(b"\0" + USER + b"\0" + TOKEN).decode()
 TLS = "TLSv1.3 TLS_AES_256_GCM_SHA384"
 NOW = 1.7e9
 """The wall clock of every session: 2023-11-14 22:13:20."""
+RULES = SessionRules()
 ACCEPTED = "250 2.0.0 Ok: queued as 1"
 
 
@@ -231,7 +232,7 @@ class Client:
         *,
         starttls: bool = True,
         address: str = "192.0.2.9",
-        rules: SessionRules = SessionRules(),
+        rules: SessionRules = RULES,
         clock: Clock | None = None,
         guard: LoginGuard | None = None,
     ) -> None:
