@@ -154,13 +154,13 @@ def check_crash(gate: Gate, round_: Round, account: Account) -> None:
     snapshot = round_.snapshot
     assert snapshot is not None
     for token, (identifier, number) in gate.acknowledged.items():
-        if number != round_.number:
+        if token in account.lost:
             continue
-        round_.acknowledged += 1
+        round_.acknowledged += number == round_.number
         why = "is not in the spool" if identifier not in snapshot.known else "has lost its body" if identifier in snapshot.bodiless else None
         if why is not None:
             round_.lost += 1
-            account.lose(token, f"{identifier} {why} after round {number}: {round_.point}, {round_.cut.value}")
+            account.lose(token, f"{identifier} of round {number} {why} after round {round_.number}: {round_.point}, {round_.cut.value}")
 
 
 def judge(gate: Gate, account: Account, receipts: Iterable[Receipt], lines: Iterable[bytes]) -> None:

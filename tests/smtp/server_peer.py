@@ -235,15 +235,14 @@ class Client:
         rules: SessionRules = RULES,
         clock: Clock | None = None,
         guard: LoginGuard | None = None,
+        now: Callable[[], float] = lambda: NOW,
     ) -> None:
         self.office = office or Office()
         self.peer = Peer(address, 4711, "submission")
         self.wire = Wire()
         self.clock = clock or Clock()
         self.guard = guard or LoginGuard(1000, 600.0, (), self.clock)
-        self.session = ServerSession(
-            self.office, self.peer, self.wire, self.guard, self.clock, starttls=starttls, rules=rules, now=lambda: NOW
-        )
+        self.session = ServerSession(self.office, self.peer, self.wire, self.guard, self.clock, starttls=starttls, rules=rules, now=now)
         self.session.greet()
         self.banner = self.take()
 
