@@ -13,10 +13,11 @@ import sqlite3
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from crash.power import Cut
 from crash.senders import Gate, Mail
@@ -48,37 +49,42 @@ class Snapshot:
     """Ids and addresses of the recipients that wait."""
     bodiless: frozenset[str]
     """Ids of waiting messages whose body file is missing or of the wrong size."""
+    damage: str = ""
+    """Why the database can't be read: then nothing is in it."""
+
+
+NOTHING = Snapshot(frozenset(), frozenset(), frozenset())
 
 
 def look(spool: Path) -> Snapshot:
     """Read the spool in a directory."""
-    with tempfile.TemporaryDirectory(dir=spool.parent.parent.parent) as place:
+    with tempfile.TemporaryDirectory() as place:
         for name in ("spool.db", "spool.db-wal"):
             if (spool / name).exists():
                 shutil.copyfile(spool / name, Path(place, name))
         connection = sqlite3.connect(Path(place, "spool.db"), isolation_level=None)
         try:
-            if not connection.execute("SELECT COUNT(*) FROM sqlite_master WHERE name = 'idempotency'").fetchone()[0]:
-                return Snapshot(frozenset(), frozenset(), frozenset())  # it was killed before it had made its tables
-            return Snapshot(
-                frozenset(row[0] for row in connection.execute("SELECT message_id FROM event WHERE name = ?", (CREATED,))),
-                frozenset(
-                    (identifier, address)
-                    for identifier, address, state in connection.execute(
-                        "SELECT m.id, r.address, r.state FROM recipient r JOIN message m ON m.number = r.message"
-                    )
-                    if state in WAITING
-                ),
-                frozenset(
-                    identifier
-                    for identifier, size, head, file in connection.execute(
-                        "SELECT m.id, m.size, c.head, c.file FROM message m LEFT JOIN content c ON c.number = m.number"
-                    )
-                    if head is None or (file is not None and _size(spool / "body" / file[-2:] / file) != size - len(head) - 2)
-                ),
-            )
+            return _read(connection, spool / "body")
+        except sqlite3.DatabaseError as damage:
+            return evolve(NOTHING, damage=str(damage))
         finally:
             connection.close()
+
+
+def _read(connection: sqlite3.Connection, bodies: Path) -> Snapshot:
+    if not connection.execute("PRAGMA user_version").fetchone()[0]:
+        return NOTHING  # it was killed before it had made its tables
+    waiting = connection.execute("SELECT m.id, r.address, r.state FROM recipient r JOIN message m ON m.number = r.message")
+    contents = connection.execute("SELECT m.id, m.size, c.head, c.file FROM message m LEFT JOIN content c ON c.number = m.number")
+    return Snapshot(
+        frozenset(row[0] for row in connection.execute("SELECT message_id FROM event WHERE name = ?", (CREATED,))),
+        frozenset((identifier, address) for identifier, address, state in waiting if state in WAITING),
+        frozenset(
+            identifier
+            for identifier, size, head, file in contents
+            if head is None or (file is not None and _size(bodies / file[-2:] / file) != size - len(head) - 2)
+        ),
+    )
 
 
 def _size(path: Path) -> int:
@@ -99,6 +105,7 @@ class Round:
     acknowledged: int = 0
     lost: int = 0
     duplicates: int = 0
+    explained: int = 0
 
 
 @define
@@ -153,11 +160,17 @@ def check_crash(gate: Gate, round_: Round, account: Account) -> None:
     """The losses that are plain at once: what was acknowledged in this round and is not in the spool that the crash left."""
     snapshot = round_.snapshot
     assert snapshot is not None
+    if snapshot.damage:
+        account.faults.append(
+            f"the database can't be read after round {round_.number} ({round_.point}, {round_.cut.value}): {snapshot.damage}"
+        )
     for token, (identifier, number) in gate.acknowledged.items():
         if token in account.lost:
             continue
         round_.acknowledged += number == round_.number
-        why = "is not in the spool" if identifier not in snapshot.known else "has lost its body" if identifier in snapshot.bodiless else None
+        why = (
+            "is not in the spool" if identifier not in snapshot.known else "has lost its body" if identifier in snapshot.bodiless else None
+        )
         if why is not None:
             round_.lost += 1
             account.lose(token, f"{identifier} of round {number} {why} after round {round_.number}: {round_.point}, {round_.cut.value}")
@@ -184,7 +197,7 @@ def judge(gate: Gate, account: Account, receipts: Iterable[Receipt], lines: Iter
     by_number = {each.number: each for each in account.rounds}
     for copies in came.values():
         _duplicates(account, by_number, copies)
-    for (token, recipient), _ in came.items():
+    for token, recipient in came:
         if token in gate.sent and recipient not in gate.sent[token].arriving:
             account.faults.append(f"{token}: came to {recipient}")
 
@@ -200,13 +213,14 @@ def _arrivals(mail: Mail, came: Mapping[tuple[str, str], list[Receipt]]) -> Iter
 
 def _duplicates(account: Account, rounds: Mapping[int, Round], copies: list[Receipt]) -> None:
     copies.sort(key=lambda copy: copy.moment)
-    for copy, following in zip(copies, copies[1:], strict=False):
+    for copy, following in pairwise(copies):
         account.duplicates += 1
         life = rounds[copy.round]
         life.duplicates += 1
         snapshot = life.snapshot
         if following.round > copy.round and snapshot is not None and (copy.identifier, copy.recipient) in snapshot.waiting:
             account.explained += 1
+            life.explained += 1
             account.windows.append(max(life.died - copy.moment, 0.0))
         else:
             account.faults.append(

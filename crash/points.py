@@ -38,6 +38,8 @@ WAL, DATABASE, BODY, LOG, KEPT = "spool.db-wal", "spool.db", "/body/", "events.j
 
 RANDOM = Point("any moment")
 STOPPING = Point("while it stops", stopping=True)
+STOPPED = Point("not killed: it had stopped in good order")
+"""What becomes of STOPPING when the kill comes too late."""
 POINTS = (
     RANDOM,
     STOPPING,
@@ -68,4 +70,4 @@ FIRST = (
     Point("a sync of the first start", "sync", "*", 12),
 )
 """The first start of all."""
-EVERY = (*POINTS, *CHECKPOINT, *FIRST)
+EVERY = (*POINTS, *CHECKPOINT, *FIRST, STOPPED)

@@ -38,8 +38,21 @@ def build(directory: Path) -> Path:
     """The shim, compiled."""
     library = directory / "shim.so"
     source = Path(__file__).with_name("shim.c")
-    command = [need("gcc", "gcc"), "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", str(library), str(source), "-ldl", "-lpthread"]
-    subprocess.run([*command], check=True, timeout=120)
+    command = [
+        need("gcc", "gcc"),
+        "-O2",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-shared",
+        "-fPIC",
+        "-o",
+        str(library),
+        str(source),
+        "-ldl",
+        "-lpthread",
+    ]
+    subprocess.run(command, check=True, timeout=120)  # noqa: S603 - our own words
     return library
 
 
@@ -77,8 +90,10 @@ class Layer:
     """Changes to directories that were taken back so far."""
     writes: int = 0
     """Changes of content that were taken back so far."""
-    death: str = field(default="", init=False)
-    """The point and the path of the last death that the shim brought about."""
+    died: bool = field(default=False, init=False)
+    """Whether the last death was the shim's doing."""
+    _settled: int = field(default=0, init=False)
+    """How long the journal was behind the death before."""
 
     def __attrs_post_init__(self) -> None:
         (self.journal / "saved").mkdir(parents=True)
@@ -90,8 +105,8 @@ class Layer:
     def settle(self, cut: Cut, random: Random) -> None:
         """What a dead daemon's files are after this kind of death."""
         records = list(self._records())
-        deaths = [record for record in records if record.op == "K"]
-        self.death = f"{os.fsdecode(deaths[-1].second)} {deaths[-1].path.name}" if deaths else ""
+        self.died = any(record.op == "K" and record.position >= self._settled for record in records)
+        self._settled = records[-1].position + 1 if records else 0
         if cut is Cut.NONE:
             return
         synced: dict[int, int] = {}
@@ -127,6 +142,7 @@ class Layer:
             os.truncate(path, position)
 
     def _forget(self) -> None:
+        self._settled = 0
         (self.journal / "journal").unlink(missing_ok=True)
         shutil.rmtree(self.journal / "saved")
         (self.journal / "saved").mkdir()
@@ -146,8 +162,10 @@ class Layer:
         for inode, changes in by_file.items():
             # A file that was killed before it was made has no content to undo.
             if inode in files:
-                with open(files[inode], "r+b") as file:
-                    _undo(file, changes, random)
+                with open(files[inode], "r+b", buffering=0) as file:
+                    gone = _back(file.fileno(), changes)
+                    if random is not None:
+                        _forward(file.fileno(), gone, random)
                 self.writes += len(changes)
 
     # -- entries
@@ -175,35 +193,38 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _undo(file: object, changes: list[Record], random: Random | None) -> None:
-    """Take a file back to its last sync and, with ``random``, some of its sectors forward again."""
-    descriptor = file.fileno()  # type: ignore[attr-defined]
-    newer: list[tuple[int, bytes, int]] = []
+@frozen
+class _Newer:
+    """What one change made of a file, so that it can be made again in part."""
+
+    offset: int
+    content: bytes
+    size: int
+
+
+def _back(descriptor: int, changes: list[Record]) -> list[_Newer]:
+    """Take a file back to its last sync; returns what is gone, oldest first."""
+    gone = []
     for record in reversed(changes):
-        size = os.fstat(descriptor).st_size
-        if random is not None:
-            content = os.pread(descriptor, record.length, record.offset) if record.op == "W" else b""
-            newer.append((record.offset, content, size))
+        content = os.pread(descriptor, record.length, record.offset) if record.op == "W" else b""
+        gone.append(_Newer(record.offset, content, os.fstat(descriptor).st_size))
         os.ftruncate(descriptor, record.size)
-        if record.first:
-            os.pwrite(descriptor, record.first, record.offset)
-    if random is None:
-        return
-    newer.reverse()
+        os.pwrite(descriptor, record.first, record.offset)
+    return gone[::-1]
+
+
+def _forward(descriptor: int, gone: list[_Newer], random: Random) -> None:
+    """Make some of what is gone again: each sector has seen so many of the changes, and the size is that behind one of them."""
     reach: dict[int, int] = {}
-    """How many of the changes each sector has seen."""
-
-    def seen(sector: int) -> int:
-        if sector not in reach:
-            reach[sector] = len(newer) if random.random() < 0.5 else random.randint(0, len(newer))
-        return reach[sector]
-
-    for number, (offset, content, _) in enumerate(newer):
-        start = offset
-        while start < offset + len(content):
-            end = min((start // SECTOR + 1) * SECTOR, offset + len(content))
-            if number < seen(start // SECTOR):
-                os.pwrite(descriptor, content[start - offset : end - offset], start)
+    sizes = [os.fstat(descriptor).st_size, *(change.size for change in gone)]
+    for number, change in enumerate(gone):
+        start, last = change.offset, change.offset + len(change.content)
+        while start < last:
+            sector = start // SECTOR
+            end = min((sector + 1) * SECTOR, last)
+            if sector not in reach:
+                reach[sector] = len(gone) if random.random() < 0.5 else random.randint(0, len(gone))
+            if number < reach[sector]:
+                os.pwrite(descriptor, change.content[start - change.offset : end - change.offset], start)
             start = end
-    sizes = [changes[0].size, *(size for _, _, size in newer)]
     os.ftruncate(descriptor, random.choice(sizes))

@@ -36,7 +36,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define MARKER "250 2.0.0 Ok: queued as"
+#define MARKER "250 2.0.0 Ok: " /* behind the final dot, or the last BDAT */
 #define DESCRIPTORS 65536
 
 enum phase { NEVER, BEFORE, HALF, AFTER };
@@ -202,7 +202,8 @@ static int place(int directory, const char *path, char *out)
     length = strlen(out);
     if (length >= 4 && strcmp(out + length - 4, "-shm") == 0)
         return 0;
-    return strncmp(out, root, root_length) == 0;
+    /* The directory itself too: its entries have to be synced like all others. */
+    return strncmp(out, root, root_length) == 0 || (length == root_length - 1 && strncmp(out, root, length) == 0);
 }
 
 static const char *watched_path(int fd)

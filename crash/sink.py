@@ -1,6 +1,6 @@
-"""The next server, as a program: ``RemoteMX`` with a bad memory for some addresses, and a line for each message before its 250.
+"""The next server, as a program: ``RemoteMX`` that knows addresses to refuse, and tells a line for each message before its 250.
 
-    python -m crash.sink INTERFACE PORT FILE
+    python -m crash.sink INTERFACE PORT FILE [EXTENSION ...]
 
 A recipient whose name begins with ``gone`` is refused; one that begins with ``later`` is put off the first time it is asked for. A line of
 FILE is JSON: ``token``, ``id`` (lettermta's), ``recipients``, ``digest`` (of the body), ``helo``, ``moment``.
@@ -14,10 +14,10 @@ import os
 import re
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
-from lettermta.testing.mx import ReceivedMessage, RemoteMX
+from lettermta.testing.mx import EXTENSIONS, ReceivedMessage, RemoteMX
+from lettermta.testing.mx.script import Rule, Script
 
 _TOKEN = re.compile(rb"^X-Crash: (\S+)\r$", re.MULTILINE)
 _ID = re.compile(rb"\bid ([0-9a-f-]{36});")
@@ -34,37 +34,41 @@ def facts(content: bytes) -> dict[str, Any]:
     }
 
 
-class ForgetfulMX(RemoteMX):
-    """Knows the addresses that it refuses, and those that it has put off."""
+class Forgetful(Script):
+    """Refuses and puts off by the addresses themselves."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(keep=False, taken=self._tell)
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    def __init__(self) -> None:
+        super().__init__()
         self._put_off: set[str] = set()
 
-    def rule(self, stage: str, recipient: str | None) -> Any:
-        """See RemoteMX: the rules are made as the addresses come."""
-        if stage == "RCPT" and recipient is not None:
-            self.clear()
-            if recipient.startswith("gone"):
-                self.script("RCPT", "550 5.1.1 no such user")
-            elif recipient.startswith("later") and recipient not in self._put_off:
-                self._put_off.add(recipient)
-                self.script("RCPT", "451 4.7.1 come again")
-        return super().rule(stage, recipient) if stage == "RCPT" else None
-
-    def _tell(self, message: ReceivedMessage) -> None:
-        told = {**facts(message.content), "recipients": message.recipients, "helo": message.helo, "moment": time.time()}
-        os.write(self._file, json.dumps(told).encode() + b"\n")
+    def rule(self, stage: str, recipient: str | None = None) -> Rule | None:
+        """See Script."""
+        if recipient is None:
+            return None
+        if recipient.startswith("gone"):
+            return Rule("RCPT", b"550 5.1.1 no such user\r\n", None, None, 0.0, False)
+        if recipient.startswith("later") and recipient not in self._put_off:
+            self._put_off.add(recipient)
+            return Rule("RCPT", b"451 4.7.1 come again\r\n", None, None, 0.0, False)
+        return None
 
 
 def main() -> None:
+    """Serve until killed."""
     from twisted.internet import reactor
 
-    interface, port, path = sys.argv[1:]
-    ForgetfulMX(Path(path)).listen(reactor, int(port), interface)
+    interface, port, path, *extensions = sys.argv[1:]
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+    def tell(message: ReceivedMessage) -> None:
+        told = {**facts(message.content), "recipients": message.recipients, "helo": message.helo, "moment": time.time()}
+        os.write(file, json.dumps(told).encode() + b"\n")
+
+    mx = RemoteMX(extensions=[*EXTENSIONS, *extensions], keep=False, taken=tell)
+    mx.rules = Forgetful()
+    mx.listen(reactor, int(port), interface)
     print("listening", flush=True)
-    reactor.run()  # type: ignore[attr-defined]
+    reactor.run()
 
 
 if __name__ == "__main__":

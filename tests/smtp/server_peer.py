@@ -241,7 +241,7 @@ class Client:
         self.peer = Peer(address, 4711, "submission")
         self.wire = Wire()
         self.clock = clock or Clock()
-        self.guard = guard or LoginGuard(1000, 600.0, (), self.clock)
+        self.guard = LoginGuard(1000, 600.0, (), self.clock) if guard is None else guard
         self.session = ServerSession(self.office, self.peer, self.wire, self.guard, self.clock, starttls=starttls, rules=rules, now=now)
         self.session.greet()
         self.banner = self.take()
