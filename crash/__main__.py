@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -26,6 +27,7 @@ def main() -> int:
     parser.add_argument("--write", type=Path, metavar="PAGE", help="put the table into this page when all was well")
     options = parser.parse_args()
     seed = secrets.randbelow(10**6) if options.seed is None else options.seed
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     directory = Path(tempfile.mkdtemp(prefix="lettermta-crash-"))
     print(f"seed {seed}, files in {directory}", flush=True)
     account = run(directory, options.kills, seed, arenas=options.arenas, told=lambda line: print(line, flush=True))

@@ -161,9 +161,8 @@ class Arena:
                 this.died = time.time()
                 self._gate.close(len(self._senders))
         elif life.ended() != -signal.SIGKILL:
-            raise NoStart(
-                f"round {this.number} behind {[(each.point, each.cut.value) for each in self.account.rounds[-3:]]}: {self._last()}"
-            )
+            before = [(each.point, each.cut.value) for each in self.account.rounds[-3:]]
+            raise NoStart(f"status {life.process.returncode} in round {this.number} behind {before}: {self._last()}")
         this.died = this.died or time.time()
         self._layer.settle(cut, self.random)
         if point.operation and not self._layer.died:

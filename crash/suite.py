@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ def run(directory: Path, kills: int, seed: int, *, arenas: int = 2, told: Callab
     """Kill so many times; returns the account of all. The same seed makes the same choices."""
     began = time.monotonic()
     library = build(directory)
+    given_up = threading.Event()
     shares = [kills // arenas + (number < kills % arenas) for number in range(arenas)]
 
     def one(number: int) -> Account:
@@ -31,6 +33,8 @@ def run(directory: Path, kills: int, seed: int, *, arenas: int = 2, told: Callab
             # One next server takes messages by DATA, the other one by BDAT.
             arena.deliver(*(["CHUNKING"] if number % 2 else []))
             for count in range(1, shares[number] + 1):
+                if given_up.is_set():
+                    raise InterruptedError("the run was given up")
                 this = arena.round(*plan(count, arena.random))
                 if this.lost or count % 25 == 0:
                     told(f"{arena.name}: {count} of {shares[number]} kills, {len(arena.account.lost)} lost")
@@ -42,8 +46,12 @@ def run(directory: Path, kills: int, seed: int, *, arenas: int = 2, told: Callab
 
     account = Account()
     with ThreadPoolExecutor(arenas) as pool:
-        for each in pool.map(one, range(arenas)):
-            account.add(each)
+        try:
+            for each in pool.map(one, range(arenas)):
+                account.add(each)
+        except BaseException:
+            given_up.set()  # the others end with their round, and leave nothing running
+            raise
     account.seconds = time.monotonic() - began
     return account
 

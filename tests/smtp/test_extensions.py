@@ -275,7 +275,8 @@ def test_every_reply_has_its_enhanced_code_and_they_agree(client: Client) -> Non
     client.office.refusals = {"RCPT c@in.test": Reply(450, "4.2.1", "Not now")}
     said = client.says(
         "NOOP", "RSET", "VRFY x", "EXPN x", "HELP", "FOO", "", "AUTH PLAIN", "MAIL", "RCPT", "DATA", "DATA x", "BDAT 0", "STARTTLS",
-        "MAIL FROM:<a@b>", "RCPT TO:<c@in.test>", "DATA", "RCPT TO:<d@in.test>", "MAIL FROM:<a@b>", "BDAT 0", "RCPT TO:<e@in.test>", "DATA", "BDAT 0 LAST",
+        "MAIL FROM:<a@b>", "RCPT TO:<c@in.test>", "DATA", "RCPT TO:<d@in.test>", "MAIL FROM:<a@b>",
+        "BDAT 0", "RCPT TO:<e@in.test>", "DATA", "BDAT 0 LAST",
         "MAIL FROM:<a@b> SIZE=x", "MAIL FROM:<a@b> X=y", "MAIL FROM:<a@b> SIZE=999999", "MAIL FROM:<ü@b>", "QUIT",
     )  # fmt: skip
     assert len(said) == 28

@@ -13,7 +13,7 @@ ROWS = {*range(1, 14), 30, 32, 34}
 
 
 @cache
-def tests_of(file: str) -> set[str]:
+def named_in(file: str) -> set[str]:
     tree = ast.parse((TESTS / file).read_text())
     return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")}
 
@@ -36,5 +36,5 @@ def test_every_row_of_the_edge_has_its_tests() -> None:
 
 
 def test_every_test_that_is_named_is_there() -> None:
-    missing = [name for names in rows().values() for name in names if name.partition("::")[2] not in tests_of(name.partition("::")[0])]
+    missing = [name for names in rows().values() for name in names if name.partition("::")[2] not in named_in(name.partition("::")[0])]
     assert missing == []

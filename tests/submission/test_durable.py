@@ -12,7 +12,7 @@ from lettermta.message import BodyType, DeliverBy, Notify, Options, QueueEntry, 
 from lettermta.spool.content import SPILL
 from lettermta.spool.store import Spool
 from tests.smtp.server_peer import Client
-from tests.spool.hand import Desk
+from tests.spool.hand import PATIENCE, Desk
 from tests.submission.conftest import HEAD, HELLO, Site
 
 PLAIN = ("MAIL FROM:<a@out.test>", "RCPT TO:<b@in.test>")
@@ -39,12 +39,11 @@ class DurableSite(Site):
 
     def answers(self, client: Client) -> list[str]:
         """What is answered next, once the spool's threads have done what there is to do."""
-        for _ in range(100):
-            if client.wire.written:
-                return client.take()
-            # Whoever writes answers in order, so what was given to it before has been answered behind this.
+        until = time.monotonic() + PATIENCE
+        while not client.wire.written:
+            assert time.monotonic() < until, "no answer"
             self.desk.reactor.wait(self.spool.advance("test", 0))
-        raise AssertionError("no answer")
+        return client.take()
 
     def send(self, *commands: str, content: str | bytes = HELLO, client: Client | None = None) -> str:
         """A message by the commands in front of DATA; returns the reply at its end."""
