@@ -159,7 +159,7 @@ class Arena:
                 if life.ended() == 0:
                     this.point = STOPPED.name
                 this.died = time.time()
-                self._gate.close(len(self._senders))
+                self._gate.close()
         elif life.ended() != -signal.SIGKILL:
             before = [(each.point, each.cut.value) for each in self.account.rounds[-3:]]
             raise NoStart(f"status {life.process.returncode} in round {this.number} behind {before}: {self._last()}")

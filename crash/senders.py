@@ -69,7 +69,8 @@ class Gate:
     opening: int = 0
     is_open: bool = False
     ended: bool = False
-    parked: int = 0
+    active: int = 0
+    """Senders that have taken the opening up; one that was too slow for it is not among them."""
     acknowledged: dict[str, tuple[str, int]] = field(factory=dict)
     """By token: the id that the 250 told, and the round."""
     sent: dict[str, Mail] = field(factory=dict)
@@ -79,15 +80,15 @@ class Gate:
     def open(self, number: int) -> None:
         """Let the senders send, in this round."""
         with self.changed:
-            self.opening, self.is_open, self.parked = number, True, 0
+            self.opening, self.is_open = number, True
             self.changed.notify_all()
 
-    def close(self, senders: int) -> None:
-        """Wait until all senders have lost their connection and noted what they know."""
+    def close(self) -> None:
+        """Wait until all that are sending have lost their connection and noted what they know."""
         with self.changed:
             self.is_open = False
             self.changed.notify_all()
-            assert self.changed.wait_for(lambda: self.parked >= senders, PATIENCE), "a sender hangs"
+            assert self.changed.wait_for(lambda: self.active == 0, PATIENCE), "a sender hangs"
 
     def end(self) -> None:
         """Send the senders home."""
@@ -99,12 +100,15 @@ class Gate:
         """Wait for an opening after number ``last``; None when there won't be one."""
         with self.changed:
             self.changed.wait_for(lambda: self.ended or (self.is_open and self.opening > last))
-            return None if self.ended else self.opening
+            if self.ended:
+                return None
+            self.active += 1
+            return self.opening
 
     def park(self) -> None:
         """Note that a sender is through with this opening."""
         with self.changed:
-            self.parked += 1
+            self.active -= 1
             self.changed.notify_all()
 
     def note(self, mail: Mail, identifier: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from random import Random
 
@@ -47,8 +47,8 @@ def run(directory: Path, kills: int, seed: int, *, arenas: int = 2, told: Callab
     account = Account()
     with ThreadPoolExecutor(arenas) as pool:
         try:
-            for each in pool.map(one, range(arenas)):
-                account.add(each)
+            for each in as_completed([pool.submit(one, number) for number in range(arenas)]):
+                account.add(each.result())
         except BaseException:
             given_up.set()  # the others end with their round, and leave nothing running
             raise
