@@ -49,14 +49,18 @@ class HandReactor:
         results: list[Any] = []
         deferred.addBoth(results.append)
         while not results:
-            try:
-                function, arguments = self._calls.get(timeout=PATIENCE)
-            except Empty:
-                raise AssertionError("has not fired") from None
-            function(*arguments)
+            self.turn_once()
         if isinstance(results[0], Failure):
             results[0].raiseException()
         return results[0]
+
+    def turn_once(self) -> None:
+        """Wait for the next call and run it."""
+        try:
+            function, arguments = self._calls.get(timeout=PATIENCE)
+        except Empty:
+            raise AssertionError("has not fired") from None
+        function(*arguments)
 
     def turn(self) -> None:
         """Run what has been sent so far."""
@@ -82,6 +86,11 @@ class Desk:
 
     def events_stored(self, events: Sequence[tuple[int, Event]]) -> None:
         self.told += events
+
+    def until_working(self) -> None:
+        """Turn until the spool takes new mail again."""
+        while self.spool.complaint() is not None:
+            self.reactor.turn_once()
 
     def close(self) -> None:
         self.reactor.wait(self.spool.close())
