@@ -17,6 +17,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from lettermta import metrics
+from lettermta.delivery.counting import count_attempt, count_recorded
 from lettermta.delivery.destination import ChannelBudget, Destination
 from lettermta.delivery.judge import judge
 from lettermta.delivery.lane import WINDOW, LaneQueue
@@ -232,6 +234,7 @@ class Scheduler:
 
     def _settle(self, lane: LaneQueue, entry: QueueEntry, verdicts: Sequence[Verdict], via: str) -> None:
         outcomes, events = judge(entry, verdicts, self._schedule, self._now())
+        count_attempt(verdicts, outcomes)
         for outcome in outcomes:
             self.log.info(
                 "{id}: {state} to=<{recipient}> via={via} attempt={attempt} reply={reply}",
@@ -260,6 +263,7 @@ class Scheduler:
         for outcome in outcomes:
             if outcome.state is State.DEFERRED:
                 self._expect(lane.lane, outcome.due)
+        count_recorded(entry, outcomes, self._now())
         if lane.more and not len(lane):
             self._hungry[lane.lane] = None
         if self._hungry:
@@ -281,6 +285,13 @@ class Scheduler:
 
         call = self._clock.callLater(RECORD_AGAIN_SECONDS, again)
         self._unrecorded[call] = again
+
+    def measure(self) -> None:
+        """Set the gauges of what is in memory."""
+        metrics.QUEUE_IN_HAND.set(self._hand)
+        metrics.QUEUE_LANES.set(len(self._lanes))
+        metrics.QUEUE_DESTINATIONS.set(len(self._destinations))
+        metrics.CHANNELS_OPEN.set(sum(destination.channels for destination in self._destinations.values()))
 
     def _tidy(self, lane: LaneQueue) -> None:
         if lane.idle and lane.way is None:

@@ -51,6 +51,7 @@ _CONDITIONS: Mapping[str, str] = {
     "domain": "r.domain = lower(?)",
     "state": "r.state = ?",
     "created_before": "m.created <= ?",
+    "up_to": "r.number <= ?",
 }
 """Filters that compare a column; ``metadata`` is a mapping and has a condition for each key."""
 

@@ -7,7 +7,8 @@ Each of these is tried after the plain question has failed, so it may take its t
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from lettermta.event import Event
@@ -15,6 +16,10 @@ from lettermta.message import WAITING, Lane, QueueEntry, State
 from lettermta.spool import queries
 from lettermta.spool.damage import DamagedRecipient, is_damage, undecodable
 
+_NOT_READ: Mapping[str, Any] = {
+    "id": "", "sender": "", "project": "", "route": "", "tag": None, "metadata": {}, "size": 0, "created": 0.0,
+}  # fmt: skip
+"""What a list shows of a message that can't be read."""
 MOST_MISSED = 10_000
 """How many numbers of events are passed over to find the next that can be read."""
 
@@ -52,6 +57,38 @@ def due(connection: sqlite3.Connection, lane: Lane, now: float, limit: int) -> t
         else:
             rows.append(row)
     return queries.entries_of(rows, lane), damaged, wrong
+
+
+def recipients(connection: sqlite3.Connection, filters: Mapping[str, Any], after: int, limit: int) -> Sequence[Mapping[str, Any]]:
+    """See ISpool.query: of a recipient whose message can't be read it tells what there is, unless a filter asks for more."""
+    try:
+        return queries.recipients(connection, filters, after, limit)
+    except Exception as error:
+        if isinstance(error, KeyError) or not (is_damage(error) or undecodable(error)):
+            raise
+    connection.text_factory = _lenient
+    try:
+        return list(islice(_listed(connection, filters, after), limit))
+    finally:
+        connection.text_factory = str
+
+
+def _listed(connection: sqlite3.Connection, filters: Mapping[str, Any], after: int) -> Iterator[Mapping[str, Any]]:
+    state = filters.get("state")
+    columns = "number, state, address, due, attempts, reply"
+    rows = connection.execute(
+        f"SELECT {columns} FROM recipient WHERE number > ? AND (? IS NULL OR state = ?) ORDER BY number",  # noqa: S608
+        (after, state, state),
+    )
+    for number, found, address, when, attempts, reply in rows:
+        try:
+            yield from queries.recipients(connection, {**filters, "up_to": number}, number - 1, 1)
+        except Exception as error:
+            if not (is_damage(error) or undecodable(error)):
+                raise
+            if not filters.keys() - {"state"}:
+                told = {"number": number, "state": found, "recipient": address, "due": when, "attempts": attempts, "last_reply": reply}
+                yield {**_NOT_READ, **told}
 
 
 def lanes(connection: sqlite3.Connection) -> tuple[Sequence[tuple[Lane, float]], str]:

@@ -407,14 +407,13 @@ class Spool:
         """See ISpool."""
         return self._reader.ask(salvage.due, lane, now, limit).addCallback(self._due_found, lane, now, limit)
 
-    def _due_found(
-        self, found: tuple[Sequence[QueueEntry], Sequence[DamagedRecipient], str], lane: Lane, now: float, limit: int
-    ) -> Any:
+    def _due_found(self, found: tuple[Sequence[QueueEntry], Sequence[DamagedRecipient], str], lane: Lane, now: float, limit: int) -> Any:
         entries, damaged, wrong = found
         if wrong:
             self._note_damage(f"the index of what is due can't be read: {wrong}")
         if not damaged:
             return entries
+
         # Those in quarantine made room for others. Where that can't be written now, what is sound goes out all the same.
         def sound(failure: Failure) -> Sequence[QueueEntry] | Failure:
             return entries or failure
@@ -433,7 +432,7 @@ class Spool:
 
     def query(self, filters: Mapping[str, Any], after: int, limit: int) -> Deferred[Sequence[Mapping[str, Any]]]:
         """See ISpool."""
-        return self._tools_reader.ask(queries.recipients, filters, after, limit)
+        return self._tools_reader.ask(salvage.recipients, filters, after, limit)
 
     def message(self, identifier: str) -> Deferred[Mapping[str, Any] | None]:
         """See ISpool."""

@@ -72,10 +72,10 @@ class HandReactor:
 class Desk:
     """An open spool with what a test does to it, each waited for. Listens for what becomes durable."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, free_space: int = 0) -> None:
         self.directory = directory
         self.reactor = HandReactor()
-        self.spool = Spool(directory, self.reactor)  # type: ignore[arg-type]
+        self.spool = Spool(directory, self.reactor, free_space)  # type: ignore[arg-type]
         self.spool.open()
         self.spool.subscribe(self)  # type: ignore[arg-type]
         self.entries: list[QueueEntry] = []
