@@ -38,17 +38,22 @@ class Room:
 
     def __init__(self, directory: Path, floor: int) -> None:
         self.floor = floor
+        self.on_disk = 0
+        """Octets that the file system has free for this user, as of the last look."""
         self.free = 0
-        """Octets that are free for this user, as of the last look."""
+        """Those, and the octets of the database's own free pages, which new mail goes into first: the file does not shrink by itself."""
         self._directory = directory
         self._reserve = directory / "reserve"
         self._reserve_size = min(floor // 8, LARGEST_RESERVE)
         self._above = True
 
-    def look(self) -> bool:
-        """See how much is free; tells whether that is enough. Once it was not, a tenth more than the floor is."""
+    def look(self, inside: int = 0) -> bool:
+        """See how much is free, ``inside`` octets of it in the database; tells whether that is enough. Once it was not, a tenth more than
+        the floor is.
+        """
         found = os.statvfs(self._directory)
-        self.free = found.f_bavail * found.f_frsize
+        self.on_disk = found.f_bavail * found.f_frsize
+        self.free = self.on_disk + inside
         wanted = self.floor if self._above else self.floor + self.floor // 10
         # File systems that make inodes as they need them count none at all.
         inodes = found.f_favail > 0 or found.f_files == 0
@@ -59,9 +64,13 @@ class Room:
         """Whether so much more would leave the floor free, as of the last look."""
         return self.free - size >= self.floor
 
+    def spend(self, size: int) -> None:
+        """So much is going to be written: a guess that holds until the next look."""
+        self.free -= size
+
     def keep_reserve(self) -> None:
         """Make the reserve where it is not there; without room for it, there is none."""
-        if not self._reserve_size or not self.takes(self._reserve_size) or self._reserve.exists():
+        if not self._reserve_size or self.on_disk < 2 * self._reserve_size or self._reserve.exists():
             return
         descriptor = os.open(self._reserve, os.O_WRONLY | os.O_CREAT, 0o600)
         try:

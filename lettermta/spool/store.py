@@ -185,6 +185,7 @@ class Spool:
         assert isinstance(content, SpoolContent)
         if not self.room(content.size):
             return fail(NotStored(self.complaint() or "the message would take what is to stay free ([limits] free_space)"))
+        self._room.spend(content.size)
         if content.file is None:
             return self._writer.put(self._new_message(message, content, events))
         synced = content.sync()
@@ -329,7 +330,7 @@ class Spool:
 
     async def measure(self) -> None:
         """Set the gauges of the spool and the queue; the queue is counted anew when the last count is old enough for what it cost."""
-        metrics.SPOOL_FREE_BYTES.set(self._room.free)
+        metrics.SPOOL_FREE_BYTES.set(self._room.on_disk)
         if time.monotonic() < self._counted_until:
             return
         began = time.monotonic()

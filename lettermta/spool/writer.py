@@ -213,9 +213,9 @@ class Writer:
             return
         self._look_at = now + LOOK_SECONDS
         try:
-            enough = self._room.look()
             if self.condition is Condition.BROKEN:
                 self._reopen()
+            enough = self._room.look(_free_inside(self._connection))
             if enough:
                 self._become(Condition.WORKING, f"{self._room.free} octets are free")
                 self._room.keep_reserve()
@@ -253,6 +253,12 @@ class Writer:
                 self._to_reactor(self._changed, self.condition, f"the check of the database says: {found}")
         finally:
             connection.set_progress_handler(None, 0)
+
+
+def _free_inside(connection: sqlite3.Connection) -> int:
+    pages: int = connection.execute("PRAGMA freelist_count").fetchone()[0]
+    size: int = connection.execute("PRAGMA page_size").fetchone()[0]
+    return pages * size
 
 
 _REFUSED = {

@@ -1,5 +1,7 @@
-"""``python -m tests.spool.keep_version DIRECTORY``: writes ``versionN.sql`` of a spool that the code at hand has made, with
-content, recipients in several states, events and an idempotency key. Run once for each new version of the schema; the file is then never changed.
+"""``python -m tests.spool.keep_version DIRECTORY``: writes ``versionN.sql`` of a spool that the code at hand has made.
+
+It has content, recipients in several states, events and an idempotency key. Run once for each new version of the schema; the file is then
+never changed.
 """
 
 from __future__ import annotations
