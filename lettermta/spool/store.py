@@ -282,13 +282,12 @@ class Spool:
 
     # -- its condition
 
-    def _changed(self, condition: Condition, why: str) -> None:
-        """In the reactor's thread: the writer has another condition now, or has met damage in the one it had."""
-        trouble = "" if condition is Condition.WORKING else f"{condition.value}: {why}"
-        if trouble == self._trouble:
+    def _changed(self, condition: Condition | None, why: str) -> None:
+        """In the reactor's thread: the writer has another condition now, or (None) has met damage."""
+        if condition is None:
             self._note_damage(why)
             return
-        self._trouble = trouble
+        trouble = self._trouble = "" if condition is Condition.WORKING else f"{condition.value}: {why}"
         for known in Condition:
             metrics.SPOOL_CONDITION[known.value].set(known is condition)
         if trouble:

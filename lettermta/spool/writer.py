@@ -55,7 +55,7 @@ class Writer:
     for some of them, what makes the rows that are written of the rows of the units, in the writer's thread.
 
     Through ``to_reactor`` it calls ``committed`` with the units that are durable, ``failed`` with those that are not and why, and
-    ``changed`` with each new condition, or with the same one when damage was met, and why.
+    ``changed`` with each new condition and why, or with None and the damage that was met.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Writer:
         to_reactor: Callable[..., object],
         committed: Callable[[Sequence[Unit]], None],
         failed: Callable[[Sequence[Unit], Exception], None],
-        changed: Callable[[Condition, str], None],
+        changed: Callable[[Condition | None, str], None],
         *,
         room: Room,
         complete: Mapping[int, Complete] | None = None,
@@ -196,7 +196,7 @@ class Writer:
                 self._write([unit])
         else:
             if fault is Fault.DAMAGE:
-                self._to_reactor(self._changed, self.condition, str(error))
+                self._to_reactor(self._changed, None, str(error))
             self._to_reactor(self._failed, batch, error)
 
     # -- the condition
@@ -250,7 +250,7 @@ class Writer:
                 raise
         else:
             if found != "ok":
-                self._to_reactor(self._changed, self.condition, f"the check of the database says: {found}")
+                self._to_reactor(self._changed, None, f"the check of the database says: {found}")
         finally:
             connection.set_progress_handler(None, 0)
 

@@ -40,7 +40,7 @@ class Bench:
 
         monkeypatch.setattr(writer, "connect", traced)
         self.room = Room(path.parent, 0)
-        self.changes: list[tuple[Condition, str]] = []
+        self.changes: list[tuple[Condition | None, str]] = []
         self.writer = Writer(path, STATEMENTS, self._to_reactor, self._committed, self._failed, self._changed, room=self.room)
         self.writer.start()
 
@@ -57,7 +57,7 @@ class Bench:
         for unit in units:
             unit.done.errback(error)
 
-    def _changed(self, condition: Condition, why: str) -> None:
+    def _changed(self, condition: Condition | None, why: str) -> None:
         self.changes.append((condition, why))
 
     def put(self, *values: int, **options: Any):
