@@ -440,6 +440,9 @@ def test_a_second_process_is_refused(desk: Desk) -> None:
 def test_an_opening_that_fails_lets_go_of_the_lock(tmp_path: Path) -> None:
     Desk(tmp_path / "0").close()
     database = tmp_path / "0" / "spool.db"
+    connection = sqlite3.connect(database)
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
     whole = database.read_bytes()
     database.write_bytes(b"this is no database, and long enough to be looked at" * 200)
     for _ in range(2):
