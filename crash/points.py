@@ -34,7 +34,7 @@ class Point:
 
 
 WRITE = ("before", "half", "after")
-WAL, DATABASE, BODY, LOG, KEPT = "spool.db-wal", "spool.db", "/body/", "events.jsonl", "/capture/"
+WAL, DATABASE, BODY, LOG, KEPT = "spool.db-wal", "spool.db$", "/body/", "events.jsonl", "/capture/"
 
 RANDOM = Point("any moment")
 STOPPING = Point("while it stops", stopping=True)
@@ -54,8 +54,8 @@ POINTS = (
     Point("a body file removed", "unlink", BODY, 4),
     Point("a captured message's rename", "rename", KEPT, 6),
     Point("a captured message's sync", "sync", KEPT, 10),
-    Point("the write of the event log", "write", LOG, 40, WRITE),
-    Point("the sync of the event log", "sync", LOG, 4),
+    Point("the write of the event log", "write", LOG, 6, WRITE),
+    Point("the sync of the event log", "sync", LOG, 1),
 )
 """What a life that was not the first one is ended by."""
 CHECKPOINT = (

@@ -11,7 +11,7 @@
  *   CRASH_ROOT     the directory whose files are watched, without links in its path
  *   CRASH_JOURNAL  a directory elsewhere on the same file system: the journal, and in saved/ what was unlinked or written over by a rename
  *   CRASH_POINT    "OP PHASE NTH PATH", may be missing: die by SIGKILL at the NTH call of OP (create mkdir write sync rename unlink truncate
- *                  answer) on a path that has PATH in it ("*": any); PHASE is before, after, or half (of a write)
+ *                  answer) on a path that has PATH in it ("*": any, "X$": at its end); PHASE is before, after, or half (of a write)
  *   CRASH_ANSWERS  counting for CRASH_POINT begins once so many answers of the next server have been received
  *   CRASH_SWALLOW  "any PATH", "file PATH" or "directory PATH": syncs of such paths are not noted, as if they had never been called
  *
@@ -165,12 +165,23 @@ static void die(const char *path)
         pause();
 }
 
+/* Whether the pattern is in the path: "*" is in all, and one that ends in "$" at the end only. */
+static int matches(const char *pattern, const char *path)
+{
+    size_t length = strlen(pattern), whole = strlen(path);
+    if (strcmp(pattern, "*") == 0)
+        return 1;
+    if (length == 0 || pattern[length - 1] != '$')
+        return strstr(path, pattern) != NULL;
+    return whole >= length - 1 && strncmp(path + whole - (length - 1), pattern, length - 1) == 0;
+}
+
 /* Whether this call is the chosen one; BEFORE is seen to here. */
 static enum phase reached(const char *op, const char *path)
 {
     if (point_nth <= 0 || answers_first > 0 || strcmp(op, point_op) != 0)
         return NEVER;
-    if (point_path[0] != '*' && strstr(path, point_path) == NULL)
+    if (!matches(point_path, path))
         return NEVER;
     if (--point_nth > 0)
         return NEVER;
@@ -379,9 +390,16 @@ ssize_t pwritev64v2(int fd, const struct iovec *parts, int count, off_t offset, 
 
 int posix_fallocate64(int fd, off_t offset, off_t length)
 {
-    if (watched_path(fd) != NULL)
-        refuse("posix_fallocate", watched[fd]);
-    return REAL(posix_fallocate64)(fd, offset, length);
+    int result;
+
+    if (watched_path(fd) == NULL)
+        return REAL(posix_fallocate64)(fd, offset, length);
+    pthread_mutex_lock(&turn);
+    /* It changes no octet that is there, but may make the file longer: a write of nothing. */
+    note_content('W', fd, offset, offset, 0, 0);
+    result = REAL(posix_fallocate64)(fd, offset, length);
+    pthread_mutex_unlock(&turn);
+    return result;
 }
 
 void *mmap64(void *address, size_t length, int protection, int flags, int fd, off_t offset)
@@ -438,7 +456,7 @@ static int syncing(int fd, int (*function)(int))
     if (result == 0) {
         int directory = S_ISDIR(status.st_mode);
         int chosen = swallow_kind == 'a' || (directory ? swallow_kind == 'd' : swallow_kind == 'f');
-        if (!chosen || (swallow_path[0] != '*' && strstr(watched[fd], swallow_path) == NULL))
+        if (!chosen || !matches(swallow_path, watched[fd]))
             note('S', status.st_ino, (int64_t)reach, 0, 0, watched[fd], strlen(watched[fd]), NULL);
     }
     if (phase != NEVER)

@@ -93,6 +93,10 @@ class ISMTPServer(Interface):
         """The submitter that this client is without logging in, or None when it has to log in."""
 
 
+class NotStored(Exception):
+    """The spool can't write this now: no room, or a failed disk. Nothing of it is kept; the text says why, for the log."""
+
+
 class ISpoolListener(Interface):
     """Told, in the reactor's thread and once per commit, of what has just become durable."""
 
@@ -121,8 +125,13 @@ class ISpool(Interface):
     def content() -> IContent:
         """A buffer for a new message's content."""
 
+    def room(size: int) -> bool:
+        """Whether a new message of so many octets would be stored, as far as is known; answered at once."""
+
     def store(message: Message, events: Sequence[Event]) -> Deferred[None]:
-        """Store a message, its recipients, its first events and its idempotency key in one commit."""
+        """Store a message, its recipients, its first events and its idempotency key in one commit; fails with NotStored for want of room,
+        or while the disk fails.
+        """
 
     def recall(project_id: str, key: str, now: float) -> Deferred[tuple[bytes, str] | None]:
         """Digest and message id that an idempotency key of a project stands for, unless it has expired; or None."""
@@ -131,16 +140,19 @@ class ISpool(Interface):
         """Store what an attempt came to, with its events, in one commit; a message without unfinished recipients leaves the spool."""
 
     def load(entry: QueueEntry) -> Deferred[IStoredContent]:
-        """The content of an entry's message; fails with LookupError when it isn't there."""
+        """The content of an entry's message; fails with LookupError when it isn't there, or isn't what was stored."""
 
     def lanes() -> Deferred[Sequence[tuple[Lane, float]]]:
         """Every lane with waiting recipients, and when its first one is due."""
 
     def due(lane: Lane, now: float, limit: int) -> Deferred[Sequence[QueueEntry]]:
-        """The lane's recipients that are due at ``now``, earliest first, at most ``limit`` of them, grouped by message."""
+        """The lane's recipients that are due at ``now``, earliest first, at most ``limit`` of them, grouped by message.
 
-    def next_due(lane: Lane) -> Deferred[float | None]:
-        """When the lane's first waiting recipient is due, or None."""
+        Those whose record makes no sense are in quarantine when it fires, and not among them.
+        """
+
+    def next_due(lane: Lane, after: float) -> Deferred[float | None]:
+        """When the first of the lane's waiting recipients is due that are due later than ``after``, or None."""
 
     def query(filters: Mapping[str, Any], after: int, limit: int) -> Deferred[Sequence[Mapping[str, Any]]]:
         """A page of recipients for the queue tools: those behind number ``after`` that pass ``filters``, in ascending order."""
@@ -156,6 +168,9 @@ class ISpool(Interface):
 
     def advance(sink: str, sequence: int) -> Deferred[None]:
         """Note that ``sink`` has confirmed every event up to ``sequence``."""
+
+    def retire(sinks: Sequence[str]) -> Deferred[Sequence[str]]:
+        """Forget how far every sink is but ``sinks``, so that none that is gone keeps events for ever; fires with those forgotten."""
 
     def trim(before: float) -> Deferred[int]:
         """Forget events older than ``before`` that every sink has confirmed; fires with how many."""

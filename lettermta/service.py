@@ -37,6 +37,7 @@ from lettermta.ops.log import LineObserver, wanted
 from lettermta.smtp.listening import Bound, CannotListen, open_sockets
 from lettermta.smtp.server import ESMTPFactory
 from lettermta.smtp.tls import CertificatePair, ServerTLS, TLSFault, self_signed
+from lettermta.spool.damage import SpoolDamaged
 from lettermta.spool.schema import SpoolVersionError
 from lettermta.spool.store import Spool, SpoolInUse
 from lettermta.submission.server import SubmissionServer
@@ -123,9 +124,9 @@ class Lettermta(Service):
         try:
             self._prepare_state(config)
             self._directory = Directory(config.mta.state_dir)
-            self._spool = Spool(config.mta.state_dir / "spool" / "0", self._reactor)
+            self._spool = Spool(config.mta.state_dir / "spool" / "0", self._reactor, config.limits.free_space)
             self._spool.open()
-        except (AccountError, SpoolVersionError, SpoolInUse, TLSFault) as error:
+        except (AccountError, SpoolVersionError, SpoolInUse, SpoolDamaged, TLSFault) as error:
             _end(f"lettermta can't start: {error}", os.EX_UNAVAILABLE)
         except OSError as error:
             _end(_state_fault(config, error), os.EX_CANTCREAT)
@@ -138,6 +139,10 @@ class Lettermta(Service):
         self._scheduler = make_scheduler(config, self._reactor, self._directory, self._spool, resolver)
         self._submission = make_submission(config, self._reactor, self._directory, self._spool)
         self._edge = make_edge(config, self._reactor, self._connections(config))
+        self._health.check("spool", self._spool.complaint)
+        self._health.check("spool-damage", self._spool.damage, http.Severity.WARNING)
+        metrics.REGISTRY.measure("spool", lambda: Deferred.fromCoroutine(self._spool.measure()))
+        metrics.REGISTRY.measure("delivery", self._scheduler.measure)
         metrics.REGISTRY.measure("events", self._dispatcher.measure)
         metrics.REGISTRY.measure("dns", resolver.measure)
         Deferred.fromCoroutine(self._start()).addErrback(self._start_failed)
@@ -163,6 +168,7 @@ class Lettermta(Service):
                 "no certificate is configured: {file} is self-signed, and clients that verify will refuse it ([tls] certificate)",
                 file=str(pair.certificate),
             )
+        metrics.CERTIFICATE_EXPIRES.set(self._tls.expires)
 
     async def _start(self) -> None:
         await self._dispatcher.start()
@@ -231,6 +237,7 @@ class Lettermta(Service):
             config = load(self._config.path)
             if config.tls.certificate:
                 tls = self._configured_tls(config)
+                metrics.CERTIFICATE_EXPIRES.set(tls.expires)
                 for factory in self._factories:
                     factory.tls = tls
         except (ConfigError, TLSFault) as error:

@@ -72,6 +72,9 @@ class Outbox:
     def advance(self, sink, sequence):
         return succeed(None)
 
+    def retire(self, sinks):
+        return succeed([])
+
     def trim(self, before):
         count = sum(event.created < before for _, event in self.stored)
         self.stored = [pair for pair in self.stored if pair[1].created >= before]

@@ -336,6 +336,12 @@ class Limits(Section):
         default="500",
         postfix="smtpd_min_data_rate",
     )
+    free_space: int = key(
+        kinds.SIZE,
+        "What is to stay free on the spool's file system: below it new mail gets 452, and what is queued still goes out.",
+        default="256MB",
+        postfix="queue_minfree",
+    )
     errors: int = key(kinds.NUMBER, "Refused commands after which a session is ended.", default="20", postfix="smtpd_hard_error_limit")
     auth_failures: int = key(
         kinds.NUMBER,

@@ -141,6 +141,11 @@ class Destination:
         """Whether nothing waits for it, leads to it, or is being opened."""
         return not (self._lanes or self._channels or self._opening or self._probe or self._reaper)
 
+    @property
+    def channels(self) -> int:
+        """How many are open."""
+        return self._channels
+
     def offer(self, lane: LaneQueue) -> None:
         """Serve a lane that has entries waiting."""
         if lane.way is None:

@@ -24,8 +24,6 @@ class LaneQueue:
         self.lane = lane
         self.more = False
         """The spool holds due recipients of this lane that are not in hand."""
-        self.unsure = False
-        """When the lane's next recipient is due has to be asked for once nothing is in hand."""
         self.way: str | None = None
         """The name of the destination in whose round the lane is; None while nothing waits."""
         self._waiting: deque[QueueEntry] = deque()

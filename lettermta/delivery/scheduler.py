@@ -17,6 +17,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from lettermta import metrics
+from lettermta.delivery.counting import count_attempt, count_recorded
 from lettermta.delivery.destination import ChannelBudget, Destination
 from lettermta.delivery.judge import judge
 from lettermta.delivery.lane import WINDOW, LaneQueue
@@ -34,8 +36,6 @@ STOP_SECONDS = 10.0
 """How long attempts under way may take to finish when the daemon stops."""
 RECORD_AGAIN_SECONDS = 5.0
 """When what an attempt came to could not be stored, it is tried again after this."""
-LOOK_AGAIN_SECONDS = 5.0
-"""While something is in hand, the spool can't say when the rest of a lane is due: it is looked for after this."""
 
 
 @implementer(ISpoolListener)
@@ -191,11 +191,12 @@ class Scheduler:
 
     def _ask_due(self, lane: LaneQueue) -> None:
         limit = WINDOW + lane.in_hand
+        now = self._now()
         lane.ask()
         self._asked += 1
-        self._spool.due(lane.lane, self._now(), limit).addCallbacks(self._fed, self._not_fed, (lane, limit), {}, (lane,))
+        self._spool.due(lane.lane, now, limit).addCallbacks(self._fed, self._not_fed, (lane, limit, now), {}, (lane,))
 
-    def _fed(self, entries: Sequence[QueueEntry], lane: LaneQueue, limit: int) -> None:
+    def _fed(self, entries: Sequence[QueueEntry], lane: LaneQueue, limit: int, now: float) -> None:
         self._asked -= 1
         before = len(lane)
         found = lane.answered(entries)
@@ -203,7 +204,8 @@ class Scheduler:
         if found >= limit:
             lane.more = True
         else:
-            self._ask_next_due(lane)
+            # What is due up to then is in hand: the first behind it is the next to look for.
+            self._spool.next_due(lane.lane, now).addCallbacks(self._look_later, self._not_asked, (lane.lane,), {}, (lane.lane,))
         if self._stopping:
             return
         if len(lane):
@@ -214,24 +216,9 @@ class Scheduler:
         self._feed()
         self._tidy(lane)
 
-    def _ask_next_due(self, lane: LaneQueue) -> None:
-        lane.unsure = False
-        self._spool.next_due(lane.lane).addCallbacks(self._look_later, self._not_asked, (lane.lane,), {}, (lane.lane,))
-
-    def _look_later(self, due: float | None, key: Lane) -> None:
-        if due is None:
-            return
-        lane = self._lane(key)
-        if due > self._now():
-            self._expect(key, due)
-        elif lane.in_hand:
-            # That is one in hand, and it hides when the others are due: ask again behind it.
-            lane.unsure = True
-            # A busy lane is never without any.
-            self._expect(key, self._now() + LOOK_AGAIN_SECONDS)
-        else:
-            self._leave(lane)
-        self._tidy(lane)
+    def _look_later(self, due: float | None, lane: Lane) -> None:
+        if due is not None:
+            self._expect(lane, due)
 
     def _not_asked(self, failure: Failure, lane: Lane) -> None:
         self.log.failure("the spool could not be asked for {lane.domain}", failure=failure, lane=lane)
@@ -247,6 +234,7 @@ class Scheduler:
 
     def _settle(self, lane: LaneQueue, entry: QueueEntry, verdicts: Sequence[Verdict], via: str) -> None:
         outcomes, events = judge(entry, verdicts, self._schedule, self._now())
+        count_attempt(verdicts, outcomes)
         for outcome in outcomes:
             self.log.info(
                 "{id}: {state} to=<{recipient}> via={via} attempt={attempt} reply={reply}",
@@ -275,12 +263,11 @@ class Scheduler:
         for outcome in outcomes:
             if outcome.state is State.DEFERRED:
                 self._expect(lane.lane, outcome.due)
+        count_recorded(entry, outcomes, self._now())
         if lane.more and not len(lane):
             self._hungry[lane.lane] = None
         if self._hungry:
             self._feed()
-        if lane.unsure and not lane.in_hand and not lane.asking:
-            self._ask_next_due(lane)
         self._tidy(lane)
 
     def _not_recorded(
@@ -298,6 +285,13 @@ class Scheduler:
 
         call = self._clock.callLater(RECORD_AGAIN_SECONDS, again)
         self._unrecorded[call] = again
+
+    def measure(self) -> None:
+        """Set the gauges of what is in memory."""
+        metrics.QUEUE_IN_HAND.set(self._hand)
+        metrics.QUEUE_LANES.set(len(self._lanes))
+        metrics.QUEUE_DESTINATIONS.set(len(self._destinations))
+        metrics.CHANNELS_OPEN.set(sum(destination.channels for destination in self._destinations.values()))
 
     def _tidy(self, lane: LaneQueue) -> None:
         if lane.idle and lane.way is None:

@@ -62,10 +62,15 @@ class Dispatcher:
         spool.subscribe(self)
 
     def start(self) -> Deferred[None]:
-        """Begin to serve every sink from where it left off.
+        """Begin to serve every sink from where it left off; one that is no longer configured keeps no events from being forgotten.
 
         Fails with the error of a sink that cannot be opened; the others are then stopped again, so the caller may give up.
         """
+        return self._spool.retire([feed.sink.name for feed in self.feeds]).addCallback(self._open)
+
+    def _open(self, retired: Sequence[str]) -> Deferred[None]:
+        for name in retired:
+            self._log.warn("event sink {name} is no longer configured: how far it was is forgotten", name=name)
         opened = gatherResults([feed.start() for feed in self.feeds], consumeErrors=True)
         return opened.addCallbacks(self._started, self._refused)
 

@@ -201,6 +201,21 @@ SPOOL_COMMIT_FAILURES = _spool.counter(
     "lettermta_spool_commit_failures", "Transactions that failed and were rolled back: a full disk, an I/O error."
 )
 SPOOL_QUARANTINED = _spool.counter("lettermta_spool_quarantined", "Recipients put into quarantine, because their record is damaged.")
+SPOOL_CONDITION = _spool.gauges(
+    "lettermta_spool_condition",
+    "1 for the condition that the spool is in, 0 for the others.",
+    Label(
+        "condition",
+        "what it can do",
+        {
+            "working": "everything is written",
+            "low": "less is free than `[limits] free_space`: no new mail, everything else is written",
+            "full": "a write found no room: no new mail, the reserve is given back for everything else",
+            "broken": "the disk failed: nothing is written until it works again",
+        },
+    ),
+)
+SPOOL_CONDITION["working"].set(1)
 SPOOL_FREE_BYTES = _spool.gauge("lettermta_spool_free_bytes", "Octets that are free on the spool's file system for lettermta's user.")
 
 # -- queue

@@ -48,8 +48,10 @@ class ServerTLS:
     def __init__(self, pairs: Sequence[CertificatePair], minimum: str = "TLSv1.2", ciphers: str | None = None) -> None:
         self._contexts: dict[str, SSL.Context] = {}
         first: SSL.Context | None = None
+        ends: list[float] = []
         for pair in pairs:
             chain = _chain(pair.certificate)
+            ends.append(chain[0].not_valid_after_utc.timestamp())
             context = _context(pair, chain, MINIMUM[minimum], ciphers)
             first = first or context
             for name in _names(chain[0]):
@@ -57,6 +59,8 @@ class ServerTLS:
         if first is None:
             raise TLSFault("no certificate is given")
         self._default = first
+        self.expires = min(ends)
+        """When the first of the certificates expires, in wall-clock seconds."""
         first.set_tlsext_servername_callback(self._choose)
 
     def _choose(self, connection: SSL.Connection) -> None:

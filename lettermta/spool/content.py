@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import zlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +20,7 @@ from zope.interface import implementer
 
 from lettermta.interfaces import IContent, IStoredContent
 from lettermta.message import Refused, Reply, new_id
+from lettermta.spool.checksum import check_file
 
 SPILL = 131_072
 """Content of more octets than this has its body in a file (DESIGN.md section 5.1)."""
@@ -82,6 +84,8 @@ class SpoolContent:
         self._descriptor: int | None = None
         self.size = 0
         self.file: str | None = None
+        self.file_checksum = 0
+        """CRC-32 of what has been written to the file."""
 
     def write(self, data: bytes) -> Deferred[None] | None:
         """See IContent. Raises Refused when the header block is larger than :data:`SPILL`."""
@@ -118,7 +122,9 @@ class SpoolContent:
     def _append(self, name: str, pieces: list[bytes]) -> None:
         if self._descriptor is None:
             self._descriptor = os.open(self._files.path(name), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
-        rest = memoryview(b"".join(pieces))
+        data = b"".join(pieces)
+        self.file_checksum = zlib.crc32(data, self.file_checksum)
+        rest = memoryview(data)
         while rest:
             rest = rest[os.write(self._descriptor, rest) :]
 
@@ -216,9 +222,12 @@ class MemoryContent:
 
 @implementer(IStoredContent)
 class FileContent:
-    """Stored content whose body is in a file."""
+    """Stored content whose body is in a file. ``form`` and ``checksum`` are what :meth:`check` goes by."""
 
-    def __init__(self, head: bytes, path: Path, body_size: int, threaded: Threaded) -> None:
+    def __init__(self, head: bytes, path: Path, body_size: int, threaded: Threaded, form: int = 0, checksum: int | None = None) -> None:
+        self._form = form
+        self._checksum = checksum
+        self._body_size = body_size
         self._head = head
         self._path = path
         self._threaded = threaded
@@ -227,6 +236,10 @@ class FileContent:
     def whole(self) -> bytes | None:
         """See IStoredContent."""
         return None
+
+    def check(self) -> Deferred[None]:
+        """Fails with Damaged unless it is what was stored; reads all of it, in a thread."""
+        return self._threaded(check_file, self._head, self._path, self._body_size, self._form, self._checksum)
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """See IStoredContent; raises OSError when the file can't be read."""

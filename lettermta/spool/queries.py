@@ -8,25 +8,30 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import orjson
+from attrs import frozen
+
 from lettermta.event import Event
-from lettermta.message import WAITING, Lane, QueuedRecipient, QueueEntry
+from lettermta.message import WAITING, Lane, QueuedRecipient, QueueEntry, State
 from lettermta.spool.options import decode_options, decode_recipient
 
 _WAITING = ",".join(f"'{state}'" for state in sorted(WAITING))
 
+DUE_COLUMNS = """m.number, m.id, m.project, m.route, m.sender, m.size, m.created, m.expires, m.facts, m.context, m.options,
+       r.number, r.address, r.attempts, r.handed_over, r.options"""
+
 _DUE = f"""
-SELECT m.number, m.id, m.project, m.route, m.sender, m.size, m.created, m.expires, m.facts, m.context, m.options,
-       r.number, r.address, r.attempts, r.handed_over, r.options
+SELECT {DUE_COLUMNS}
 FROM recipient r JOIN message m ON m.number = r.message
 WHERE r.route_id = ? AND r.domain = ? AND r.state IN ({_WAITING}) AND r.due <= ?
 ORDER BY r.due, r.number LIMIT ?
 """  # noqa: S608 - the states are our own words
 
 _LANES = f"SELECT route_id, domain, MIN(due) FROM recipient WHERE state IN ({_WAITING}) GROUP BY route_id, domain"  # noqa: S608
-_NEXT_DUE = f"SELECT MIN(due) FROM recipient WHERE route_id = ? AND domain = ? AND state IN ({_WAITING})"  # noqa: S608
+_NEXT_DUE = f"SELECT MIN(due) FROM recipient WHERE route_id = ? AND domain = ? AND state IN ({_WAITING}) AND due > ?"  # noqa: S608
 
 _LIST = """
 SELECT r.number, m.id, r.state, m.sender, r.address AS recipient, m.project, m.route, m.tag, m.metadata, m.size, m.created, r.due,
@@ -46,17 +51,36 @@ _CONDITIONS: Mapping[str, str] = {
     "domain": "r.domain = lower(?)",
     "state": "r.state = ?",
     "created_before": "m.created <= ?",
+    "up_to": "r.number <= ?",
 }
 """Filters that compare a column; ``metadata`` is a mapping and has a condition for each key."""
 
 
+@frozen
+class Figures:
+    """How many recipients are in each state and in none that is known, how many messages, and when the first of them was accepted."""
+
+    states: Mapping[State, int]
+    unknown: int
+    messages: int
+    oldest: float | None
+
+
 def due(connection: sqlite3.Connection, lane: Lane, now: float, limit: int) -> Sequence[QueueEntry]:
-    """See ISpool.due."""
+    """See ISpool.due; raises what a record that makes no sense comes to."""
+    return entries_of(connection.execute(_DUE, (lane.route_id, lane.domain, now, limit)), lane)
+
+
+def entries_of(rows: Iterable[Sequence[Any]], lane: Lane) -> Sequence[QueueEntry]:
+    """The entries of rows as :data:`DUE_COLUMNS` has them."""
     entries: dict[int, QueueEntry] = {}
-    for row in connection.execute(_DUE, (lane.route_id, lane.domain, now, limit)):
+    for row in rows:
         entry = entries.get(row[0])
         if entry is None:
             number, identifier, project, route, sender, size, created, expires, facts, context, options = row[:11]
+            # They become part of each event: what is no JSON would make every event of the message unreadable.
+            orjson.loads(facts)
+            orjson.loads(context)
             entry = entries[row[0]] = QueueEntry(
                 number, identifier, lane, project, route, sender, size, created, expires, facts, context, [], decode_options(options)
             )
@@ -69,9 +93,9 @@ def lanes(connection: sqlite3.Connection) -> Sequence[tuple[Lane, float]]:
     return [(Lane(route_id, domain), due) for route_id, domain, due in connection.execute(_LANES)]
 
 
-def next_due(connection: sqlite3.Connection, lane: Lane) -> float | None:
+def next_due(connection: sqlite3.Connection, lane: Lane, after: float) -> float | None:
     """See ISpool.next_due."""
-    result: float | None = connection.execute(_NEXT_DUE, (lane.route_id, lane.domain)).fetchone()[0]
+    result: float | None = connection.execute(_NEXT_DUE, (lane.route_id, lane.domain, after)).fetchone()[0]
     return result
 
 
@@ -143,12 +167,23 @@ def cursor(connection: sqlite3.Connection, sink: str) -> int:
     return 0 if row is None else int(row[0])
 
 
-def content(connection: sqlite3.Connection, number: int) -> tuple[bytes, bytes | None, str | None] | None:
-    """Head, body and file name of a message's content, or None."""
-    row: tuple[bytes, bytes | None, str | None] | None = connection.execute(
-        "SELECT head, body, file FROM content WHERE number = ?", (number,)
+def content(connection: sqlite3.Connection, number: int) -> tuple[bytes, bytes | None, str | None, int, int | None] | None:
+    """Head, body, file name, format and checksum of a message's content, or None."""
+    row: tuple[bytes, bytes | None, str | None, int, int | None] | None = connection.execute(
+        "SELECT head, body, file, format, checksum FROM content WHERE number = ?", (number,)
     ).fetchone()
     return row
+
+
+def figures(connection: sqlite3.Connection) -> Figures:
+    """How much there is; reads every recipient's row once (some 0.3 s for a million)."""
+    known = sorted(set(State))
+    columns = ", ".join(f"TOTAL(state = '{state}')" for state in known)
+    row = connection.execute(f"SELECT COUNT(*), {columns} FROM recipient").fetchone()  # noqa: S608 - the states are our own words
+    states = {state: int(count) for state, count in zip(known, row[1:], strict=True)}
+    oldest = connection.execute("SELECT created FROM message ORDER BY number LIMIT 1").fetchone()
+    messages = connection.execute("SELECT COUNT(*) FROM message").fetchone()[0]
+    return Figures(states, row[0] - sum(states.values()), messages, None if oldest is None else oldest[0])
 
 
 def recall(connection: sqlite3.Connection, project_id: str, key: str, now: float) -> tuple[bytes, str] | None:

@@ -77,7 +77,15 @@ CREATE TABLE idempotency (
 CREATE INDEX idempotency_expires ON idempotency (expires);
 """
 
-STEPS: tuple[str, ...] = (_VERSION_1, _VERSION_2)
+# Of what is there already nobody knows whether it is still what was stored: it is taken as it is (format 0). A start looks at the names
+# of all body files: without an index it would have to step over the content of every message.
+_VERSION_3 = """
+ALTER TABLE content ADD COLUMN format INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE content ADD COLUMN checksum INTEGER;
+CREATE INDEX content_file ON content (file) WHERE file IS NOT NULL;
+"""
+
+STEPS: tuple[str, ...] = (_VERSION_1, _VERSION_2, _VERSION_3)
 """Step ``n`` leads from version ``n`` to ``n + 1``. A step that has been released is never changed."""
 
 

@@ -9,37 +9,45 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-from collections import OrderedDict
+import time
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import orjson
-from twisted.internet.defer import Deferred, gatherResults, succeed
+from twisted.internet.defer import Deferred, fail, gatherResults, succeed
 from twisted.internet.interfaces import IReactorThreads
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from lettermta import metrics
 from lettermta.event import Event
-from lettermta.interfaces import IContent, ISpool, ISpoolListener, IStoredContent
+from lettermta.interfaces import IContent, ISpool, ISpoolListener, IStoredContent, NotStored
 from lettermta.message import FINAL, Lane, Message, Outcome, QueuedRecipient, QueueEntry, State, domain_of
-from lettermta.spool import queries
+from lettermta.spool import queries, salvage
+from lettermta.spool.checksum import FORMAT, check_body, content_checksum
+from lettermta.spool.condition import Condition, Room
 from lettermta.spool.content import BodyFiles, FileContent, MemoryContent, SpoolContent, sync_directory
+from lettermta.spool.damage import Damaged, DamagedRecipient, is_damage, undecodable
+from lettermta.spool.fresh import FreshContent
+from lettermta.spool.opening import open_database
 from lettermta.spool.options import encode_options, encode_recipient
 from lettermta.spool.reader import Reader
-from lettermta.spool.schema import connect, migrate
 from lettermta.spool.writer import Unit, Writer
 
 _FINAL = ",".join(f"'{state}'" for state in sorted(FINAL))
 
 (
     _MESSAGE, _CONTENT, _RECIPIENT, _UPDATE, _FINISH_MESSAGE, _FINISH_CONTENT, _FINISH_RECIPIENTS, _EVENT, _CURSOR, _FORGET_KEYS, _KEY,
-) = range(11)  # fmt: skip
+    _QUARANTINE,
+) = range(12)  # fmt: skip
 
 _STATEMENTS = (
     "INSERT INTO message VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
-    "INSERT INTO content VALUES (?,?,?,?)",
+    "INSERT INTO content VALUES (?,?,?,?,?,?)",
     "INSERT INTO recipient VALUES (?,?,?,?,?,?,?,?,?,?,?)",
     "UPDATE recipient SET state = ?, due = ?, attempts = attempts + 1, handed_over = handed_over OR ?, reply = ? WHERE number = ?",
     f"DELETE FROM message WHERE number = ?1 AND NOT EXISTS (SELECT 1 FROM recipient WHERE message = ?1 AND state NOT IN ({_FINAL}))",  # noqa: S608 - the states are our own words
@@ -50,12 +58,17 @@ _STATEMENTS = (
     # Each new key takes a few old ones with it, so that they never pile up.
     "DELETE FROM idempotency WHERE (project_id, key) IN (SELECT project_id, key FROM idempotency WHERE expires <= ? LIMIT 4)",
     "INSERT OR REPLACE INTO idempotency VALUES (?,?,?,?,?)",
+    "UPDATE recipient SET state = 'quarantined', due = 0, reply = ? WHERE number = ?",
 )
 
 FRESH_OCTETS = 67_108_864
 """Content of new messages that is kept in memory until its first attempt, so that it need not be read back."""
 TRIM_ROWS = 5_000
 """Events that one commit forgets at the most."""
+MOST_DAMAGE = 100
+"""Kinds of damage that are kept for the health check."""
+COUNTING_SHARE = 20
+"""Counting the queue may take one part in so many of a thread's time."""
 
 
 class SpoolInUse(Exception):
@@ -64,21 +77,33 @@ class SpoolInUse(Exception):
 
 @implementer(ISpool)
 class Spool:
-    """The spool of one process, in ``directory``."""
+    """The spool of one process, in ``directory``, which takes no new mail while less than ``free_space`` octets are free there."""
 
     log = Logger()
 
-    def __init__(self, directory: Path, reactor: IReactorThreads) -> None:
+    def __init__(self, directory: Path, reactor: IReactorThreads, free_space: int = 0) -> None:
         self._directory = directory
         self._reactor = reactor
         self._files = BodyFiles(directory / "body")
         self._listeners: list[ISpoolListener] = []
-        self._fresh: OrderedDict[int, MemoryContent] = OrderedDict()
-        self._fresh_octets = 0
+        self._fresh = FreshContent(FRESH_OCTETS)
         self._lock: int | None = None
         path = directory / "spool.db"
         self._path = path
-        self._writer = Writer(path, _STATEMENTS, reactor.callFromThread, self._committed)
+        self._room = Room(directory, free_space)
+        self._writer = Writer(
+            path,
+            _STATEMENTS,
+            reactor.callFromThread,
+            self._committed,
+            self._failed,
+            self._changed,
+            room=self._room,
+            complete={_CONTENT: _with_checksum},
+        )
+        self._trouble = ""
+        self._damage: list[str] = []
+        self._counted_until = 0.0
         self._reader = Reader(path, reactor.callFromThread)
         # A filter that few rows pass reads many: nobody's mail waits for that.
         self._tools_reader = Reader(path, reactor.callFromThread)
@@ -91,7 +116,7 @@ class Spool:
     def open(self) -> None:
         """Take the lock, bring the schema up to date, remove orphans, and start. Blocks: called before the reactor runs.
 
-        Raises SpoolInUse, SpoolVersionError, OSError, or sqlite3.Error when the database is damaged.
+        Raises SpoolInUse, SpoolVersionError, SpoolDamaged when nothing of the database can be read, OSError or sqlite3.Error.
         """
         self._make_directory()
         self._take_lock()
@@ -103,6 +128,7 @@ class Spool:
         self._writer.start()
         self._reader.start()
         self._tools_reader.start()
+        self._look_for_unknown_states()
 
     def _make_directory(self) -> None:
         """Make the directory and those above it durably: what is synced in a directory that a power cut takes away is lost too."""
@@ -113,18 +139,12 @@ class Spool:
 
     def _prepare(self) -> None:
         self._files.prepare()
-        connection = connect(self._path, writable=True)
-        try:
-            migrate(connection)
-            self._newest = _highest(connection, "message", "number")
-            self._next_message = self._newest + 1
-            self._next_recipient = _highest(connection, "recipient", "number") + 1
-            # A sequence number is never used twice, or a sink's cursor would be past a new event.
-            self._next_event = max(_highest(connection, "event", "sequence"), _highest(connection, "cursor", "sequence")) + 1
-            self._remove_orphans(connection)
-        finally:
-            connection.close()
-        self._path.chmod(0o600)
+        opened = open_database(self._path, self._files)
+        self._next_message, self._next_recipient, self._next_event = opened.message + 1, opened.recipient + 1, opened.sequence + 1
+        self._newest = opened.message
+        for text in opened.damage:
+            self._note_damage(text)
+        self._room.look()
 
     def _take_lock(self) -> None:
         lock = os.open(self._directory / "lock", os.O_WRONLY | os.O_CREAT, 0o600)
@@ -134,14 +154,6 @@ class Spool:
             os.close(lock)
             raise SpoolInUse(f"{self._directory} is in use by another lettermta") from None
         self._lock = lock
-
-    def _remove_orphans(self, connection: sqlite3.Connection) -> None:
-        """A crash between the sync of a body file and the commit of its row leaves a file that no message has."""
-        known = {name for (name,) in connection.execute("SELECT file FROM content WHERE file IS NOT NULL")}
-        for name in self._files.names():
-            if name not in known:
-                self.log.info("orphaned body file {name} removed", name=name)
-                self._files.remove(name)
 
     def close(self) -> Deferred[None]:
         """See ISpool."""
@@ -166,10 +178,17 @@ class Spool:
         """See ISpool."""
         return SpoolContent(self._files, self._threaded)
 
+    def room(self, size: int) -> bool:
+        """See ISpool."""
+        return self._writer.condition is Condition.WORKING and self._room.takes(size)
+
     def store(self, message: Message, events: Sequence[Event]) -> Deferred[None]:
         """See ISpool."""
         content = message.content
         assert isinstance(content, SpoolContent)
+        if not self.room(content.size):
+            return fail(NotStored(self.complaint() or "the message would take what is to stay free ([limits] free_space)"))
+        self._room.spend(content.size)
         if content.file is None:
             return self._writer.put(self._new_message(message, content, events))
         synced = content.sync()
@@ -180,12 +199,12 @@ class Spool:
         self._next_message += 1
         body = content.body()
         if body is not None:
-            self._keep_fresh(number, MemoryContent(message.head, body))
+            self._fresh.keep(number, MemoryContent(message.head, body))
         entries, recipients = self._new_recipients(number, message)
         told, event_rows = self._new_events(events)
         rows: list[tuple[int, Sequence[tuple[Any, ...]]]] = [
             (_MESSAGE, (_message_row(number, message),)),
-            (_CONTENT, ((number, message.head, body, content.file),)),
+            (_CONTENT, ((number, message.head, body, content.file, content.file_checksum),)),
             (_RECIPIENT, recipients),
             (_EVENT, event_rows),
         ]
@@ -194,7 +213,7 @@ class Spool:
                 (_FORGET_KEYS, ((message.created,),)),
                 (_KEY, ((message.project_id, key.key, key.digest, message.id, key.expires),)),
             ]
-        return Unit(rows=rows, told=(entries, told))
+        return Unit(rows=rows, told=(entries, told), new=True)
 
     def _new_recipients(self, number: int, message: Message) -> tuple[list[QueueEntry], list[tuple[Any, ...]]]:
         """The entries, one a domain, and the rows of a new message's recipients."""
@@ -242,13 +261,6 @@ class Spool:
             rows.append(row)
         return told, rows
 
-    def _keep_fresh(self, number: int, content: MemoryContent) -> None:
-        self._fresh[number] = content
-        self._fresh_octets += content.size
-        while self._fresh_octets > FRESH_OCTETS:
-            _, dropped = self._fresh.popitem(last=False)
-            self._fresh_octets -= dropped.size
-
     def _committed(self, units: Sequence[Unit]) -> None:
         """In the reactor's thread, once per commit: answer first, then tell the listeners."""
         entries: list[QueueEntry] = []
@@ -266,6 +278,74 @@ class Spool:
             if events:
                 listener.events_stored(events)
 
+    def _failed(self, units: Sequence[Unit], error: Exception) -> None:
+        """In the reactor's thread: none of these units was written."""
+        for unit in units:
+            if unit.new:
+                self._fresh.drop(unit.told[0][0].number)
+            unit.done.errback(error)
+
+    # -- its condition
+
+    def _changed(self, condition: Condition | None, why: str) -> None:
+        """In the reactor's thread: the writer has another condition now, or (None) has met damage."""
+        if condition is None:
+            self._note_damage(why)
+            return
+        trouble = self._trouble = "" if condition is Condition.WORKING else f"{condition.value}: {why}"
+        for known in Condition:
+            metrics.SPOOL_CONDITION[known.value].set(known is condition)
+        if trouble:
+            self.log.error("the spool takes no new mail, it is {trouble}", trouble=trouble)
+        else:
+            self.log.info("the spool is working again: {why}", why=why)
+
+    def complaint(self) -> str | None:
+        """Why the spool takes no new mail, or None while it does."""
+        return f"the spool takes no new mail, it is {self._trouble}" if self._trouble else None
+
+    def damage(self) -> str | None:
+        """What was found to be damaged since the start, in short, or None."""
+        if not self._damage:
+            return None
+        more = f" (and {len(self._damage) - 1} more)" if len(self._damage) > 1 else ""
+        return f"damage was found in the spool, `lettermta-queue verify` tells more: {self._damage[0]}{more}"
+
+    def _note_damage(self, text: str) -> None:
+        if text not in self._damage and len(self._damage) < MOST_DAMAGE:
+            self._damage.append(text)
+            self.log.error("damage in the spool: {text}", text=text)
+
+    def _quarantine(self, damaged: Sequence[DamagedRecipient]) -> Deferred[None]:
+        """Take recipients that can't be attempted out of the queue, durably; they are never forgotten (HARD-CASES row 14)."""
+        for one in damaged:
+            self.log.error("recipient number {number} is put into quarantine: {reason}", number=one.number, reason=one.reason)
+        unit = Unit(rows=((_QUARANTINE, [(one.reason, one.number) for one in damaged]),))
+        return self._writer.put(unit).addCallback(lambda _: metrics.SPOOL_QUARANTINED.inc(len(damaged)))
+
+    def _look_for_unknown_states(self) -> None:
+        """In the background, as it reads every recipient's row."""
+
+        def found(damaged: Sequence[DamagedRecipient]) -> Deferred[None] | None:
+            return self._quarantine(damaged) if damaged else None
+
+        looked = self._tools_reader.ask(salvage.unknown_states).addCallback(found)
+        looked.addErrback(lambda failure: self._note_damage(f"the states of the recipients could not be looked at: {failure.value}"))
+
+    async def measure(self) -> None:
+        """Set the gauges of the spool and the queue; the queue is counted anew when the last count is old enough for what it cost."""
+        metrics.SPOOL_FREE_BYTES.set(self._room.on_disk)
+        if time.monotonic() < self._counted_until:
+            return
+        began = time.monotonic()
+        figures = await self._tools_reader.ask(queries.figures)
+        ended = time.monotonic()
+        self._counted_until = ended + (ended - began) * COUNTING_SHARE
+        for state in set(State) - FINAL:
+            metrics.QUEUE_RECIPIENTS[state.value].set(figures.states[state])
+        metrics.QUEUE_MESSAGES.set(figures.messages)
+        metrics.QUEUE_OLDEST_SECONDS.set(0 if figures.oldest is None else max(time.time() - figures.oldest, 0))
+
     # -- attempts
 
     def load(self, entry: QueueEntry) -> Deferred[IStoredContent]:
@@ -273,25 +353,25 @@ class Spool:
         fresh = self._fresh.get(entry.number)
         if fresh is not None:
             return succeed(fresh)
-        return self._reader.ask(self._stored_content, entry)
+        return self._reader.ask(self._stored_content, entry).addCallback(_checked)
 
     def _stored_content(self, connection: sqlite3.Connection, entry: QueueEntry) -> IStoredContent:
-        """In the reader's thread. A body file that is not what was stored is as good as none."""
-        row = queries.content(connection, entry.number)
-        if row is None:
-            raise LookupError(f"message {entry.id} has no content in the spool")
-        head, body, file = row
-        if body is not None:
-            return MemoryContent(head, body)
-        assert file is not None
-        path, size = self._files.path(file), entry.size - len(head) - 2
+        """In the reader's thread; raises Damaged. A body file is not looked at here, as that takes long."""
         try:
-            found = path.stat().st_size
-        except FileNotFoundError:
-            raise LookupError(f"the body file {file} of message {entry.id} is missing") from None
-        if found != size:
-            raise LookupError(f"the body file {file} of message {entry.id} has {found} octets, not {size}")
-        return FileContent(head, path, size, self._threaded)
+            row = queries.content(connection, entry.number)
+        except sqlite3.DatabaseError as error:
+            if not (is_damage(error) or undecodable(error)):
+                raise
+            raise Damaged(f"the content of message {entry.id} can't be read from the database: {error}") from error
+        if row is None:
+            raise Damaged(f"message {entry.id} has no content in the spool")
+        head, body, file, form, checksum = row
+        if body is not None:
+            check_body(head, body, form, checksum)
+            return MemoryContent(head, body)
+        if file is None:
+            raise Damaged(f"message {entry.id} has no body in the spool")
+        return FileContent(head, self._files.path(file), entry.size - len(head) - 2, self._threaded, form, checksum)
 
     def record(self, entry: QueueEntry, outcomes: Sequence[Outcome], events: Sequence[Event]) -> Deferred[None]:
         """See ISpool."""
@@ -300,12 +380,10 @@ class Spool:
         statements: list[tuple[int, Sequence[tuple[Any, ...]]]] = [(_UPDATE, updates), (_EVENT, rows)]
         work = None
         if any(outcome.state in FINAL for outcome in outcomes):
-            fresh = self._fresh.pop(entry.number, None)
-            if fresh is not None:
-                self._fresh_octets -= fresh.size
+            fresh = self._fresh.drop(entry.number)
             finished = ((entry.number,),)
             statements += [(_FINISH_MESSAGE, finished), (_FINISH_RECIPIENTS, finished)]
-            if fresh is None:
+            if not fresh:
                 work = _finish_content(entry.number)
             else:
                 statements.append((_FINISH_CONTENT, finished))
@@ -322,31 +400,47 @@ class Spool:
 
     def lanes(self) -> Deferred[Sequence[tuple[Lane, float]]]:
         """See ISpool."""
-        return self._reader.ask(queries.lanes)
+        return self._reader.ask(salvage.lanes).addCallback(self._lanes_found)
+
+    def _lanes_found(self, found: tuple[Sequence[tuple[Lane, float]], str]) -> Sequence[tuple[Lane, float]]:
+        lanes, wrong = found
+        if wrong:
+            self._note_damage(f"the index of what is due can't be read: {wrong}")
+        return lanes
 
     def due(self, lane: Lane, now: float, limit: int) -> Deferred[Sequence[QueueEntry]]:
         """See ISpool."""
-        return self._reader.ask(queries.due, lane, now, limit).addCallback(self._told_already)
+        return self._reader.ask(salvage.due, lane, now, limit).addCallback(self._due_found, lane, now, limit)
 
-    def _told_already(self, entries: Sequence[QueueEntry]) -> Sequence[QueueEntry]:
-        """Leave out what a commit has stored and its listeners have not heard of yet: the reader may see it before they do, and whoever
-        got it here and then as news would send it twice.
-        """
-        return [entry for entry in entries if entry.number <= self._newest]
+    def _due_found(self, found: tuple[Sequence[QueueEntry], Sequence[DamagedRecipient], str], lane: Lane, now: float, limit: int) -> Any:
+        entries, damaged, wrong = found
+        if wrong:
+            self._note_damage(f"the index of what is due can't be read: {wrong}")
+        # What a commit has stored and its listeners have not heard of yet is left out: the reader may see it before they do, and whoever
+        # got it here and then as news would send it twice.
+        entries = [entry for entry in entries if entry.number <= self._newest]
+        if not damaged:
+            return entries
+
+        # Those in quarantine made room for others. Where that can't be written now, what is sound goes out all the same.
+        def sound(failure: Failure) -> Sequence[QueueEntry] | Failure:
+            return entries or failure
+
+        return self._quarantine(damaged).addCallback(lambda _: self.due(lane, now, limit)).addErrback(sound)
 
     def recall(self, project_id: str, key: str, now: float) -> Deferred[tuple[bytes, str] | None]:
         """See ISpool."""
         return self._reader.ask(queries.recall, project_id, key, now)
 
-    def next_due(self, lane: Lane) -> Deferred[float | None]:
+    def next_due(self, lane: Lane, after: float) -> Deferred[float | None]:
         """See ISpool."""
-        return self._reader.ask(queries.next_due, lane)
+        return self._reader.ask(queries.next_due, lane, after)
 
     # -- the queue tools
 
     def query(self, filters: Mapping[str, Any], after: int, limit: int) -> Deferred[Sequence[Mapping[str, Any]]]:
         """See ISpool."""
-        return self._tools_reader.ask(queries.recipients, filters, after, limit)
+        return self._tools_reader.ask(salvage.recipients, filters, after, limit)
 
     def message(self, identifier: str) -> Deferred[Mapping[str, Any] | None]:
         """See ISpool."""
@@ -356,7 +450,13 @@ class Spool:
 
     def events(self, after: int, limit: int) -> Deferred[Sequence[tuple[int, Event]]]:
         """See ISpool."""
-        return self._reader.ask(queries.events, after, limit)
+        return self._reader.ask(salvage.events, after, limit).addCallback(self._events_found)
+
+    def _events_found(self, found: tuple[Sequence[tuple[int, Event]], Sequence[int]]) -> Sequence[tuple[int, Event]]:
+        events, missed = found
+        if missed:
+            self._note_damage(f"{len(missed)} events can't be read and are told to nobody: numbers {missed[0]} to {missed[-1]}")
+        return events
 
     def cursor(self, sink: str) -> Deferred[int]:
         """See ISpool."""
@@ -365,6 +465,17 @@ class Spool:
     def advance(self, sink: str, sequence: int) -> Deferred[None]:
         """See ISpool."""
         return self._writer.put(Unit(rows=((_CURSOR, ((sink, sequence),)),)))
+
+    def retire(self, sinks: Sequence[str]) -> Deferred[Sequence[str]]:
+        """See ISpool."""
+
+        def work(connection: sqlite3.Connection) -> Sequence[str]:
+            known = [sink for (sink,) in connection.execute("SELECT sink FROM cursor")]
+            gone = [sink for sink in known if sink not in sinks]
+            connection.executemany("DELETE FROM cursor WHERE sink = ?", [(sink,) for sink in gone])
+            return gone
+
+        return self._writer.put(Unit(rows=(), work=work))
 
     def trim(self, before: float) -> Deferred[int]:
         """See ISpool: at most :data:`TRIM_ROWS` of them a call, so that no commit takes long. The last event of all is kept: its number
@@ -390,8 +501,15 @@ class Spool:
         return self._writer.put(Unit(rows=(), work=work))
 
 
-def _highest(connection: sqlite3.Connection, table: str, column: str) -> int:
-    return connection.execute(f"SELECT MAX({column}) FROM {table}").fetchone()[0] or 0  # noqa: S608 - our own names
+def _checked(content: IStoredContent) -> IStoredContent | Deferred[IStoredContent]:
+    """What is in a file is read once more than it is sent: whether it is sound must be known before its first octet leaves."""
+    return content.check().addCallback(lambda _: content) if isinstance(content, FileContent) else content
+
+
+def _with_checksum(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """In the writer's thread: the row of a content, which came with the checksum of its body file if it has one."""
+    number, head, body, file, file_checksum = row
+    return number, head, body, file, FORMAT, content_checksum(head, file_checksum if body is None else zlib.crc32(body))
 
 
 def _message_row(number: int, message: Message) -> tuple[Any, ...]:

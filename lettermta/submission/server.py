@@ -21,7 +21,7 @@ from lettermta.accounts.directory import Directory
 from lettermta.accounts.model import Project, Route
 from lettermta.accounts.scram_keys import ScramKeys
 from lettermta.config import AuthBeforeTLS, Listener, Role
-from lettermta.interfaces import IContent, ISMTPServer, ISpool, ISubmitter
+from lettermta.interfaces import IContent, ISMTPServer, ISpool, ISubmitter, NotStored
 from lettermta.message import Envelope, Message, Peer, Refused, Reply
 from lettermta.smtp.channel_binding import Binding
 from lettermta.smtp.sasl import MECHANISMS, Mechanism
@@ -34,6 +34,7 @@ from lettermta.submission.login import CRAMChecker, ScramChecker, SubmissionReal
 from lettermta.submission.stranger import Stranger
 
 NOT_STORED = Reply(452, "4.3.1", "The message could not be stored, try again later")
+NO_ROOM = Reply(452, "4.3.1", "Insufficient system storage, try again later")
 NO_LONGER_VALID = Reply(535, "5.7.8", "Authentication credentials invalid")
 
 
@@ -141,8 +142,10 @@ class Submitter:
         self._take_limits(self._directory.project(project_id))
 
     def mail(self, envelope: Envelope) -> None:
-        """See ISubmitter."""
+        """See ISubmitter. What could not be stored is refused before it is sent (RFC 1870 section 6.1)."""
         self._take_limits(self._project())
+        if not self._spool.room(envelope.size or 0):
+            raise Refused(NO_ROOM, "no room in the spool", "storage")
 
     def _take_limits(self, project: Project | None) -> None:
         """The project's own limits, else the configured ones; they hold for a transaction."""
@@ -238,7 +241,10 @@ class Submitter:
     def _not_stored(self, failure: Failure, content: IContent) -> Reply:
         content.discard()
         metrics.MESSAGES_REFUSED["storage"].inc()
-        self.log.failure("a message could not be stored", failure=failure)
+        if isinstance(failure.value, NotStored):
+            self.log.warn("a message was not stored: {reason}", reason=failure.getErrorMessage())
+        else:
+            self.log.failure("a message could not be stored", failure=failure)
         return NOT_STORED
 
 

@@ -1,7 +1,8 @@
 """A spool in memory: what :class:`~lettermta.interfaces.ISpool` promises, less the disk.
 
 Every Deferred has fired when it is returned, so tests stay synchronous. Each ``store``, ``record``, ``advance`` and ``trim`` is one
-commit; listeners are told of it once, before its Deferred is returned. ``broken`` makes every later write fail with the error given.
+commit; listeners are told of it once, before its Deferred is returned. ``broken`` makes every later write fail with the error given;
+while ``full`` no new message is taken.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
 from lettermta.event import Event
-from lettermta.interfaces import IContent, ISpool, ISpoolListener, IStoredContent
+from lettermta.interfaces import IContent, ISpool, ISpoolListener, IStoredContent, NotStored
 from lettermta.message import (
     FINAL,
     WAITING,
@@ -134,6 +135,7 @@ class MemorySpool:
         self.cursors: dict[str, int] = {}
         self.keys: dict[tuple[str, str], tuple[IdempotencyKey, str]] = {}
         self.broken: Exception | None = None
+        self.full = False
         self._listeners: list[ISpoolListener] = []
         self._messages = 0
         self._recipients = 0
@@ -143,10 +145,16 @@ class MemorySpool:
         """A buffer for a new message's content."""
         return MemoryContent()
 
+    def room(self, size: int) -> bool:
+        """There is room, unless a test says ``full``."""
+        return not self.full
+
     def store(self, message: Message, events: Sequence[Event]) -> Deferred[None]:
         """Store a message with one entry for each lane that its recipients fall in."""
         if self.broken is not None:
             return fail(self.broken)
+        if self.full:
+            return fail(NotStored("the spool is full"))
         self._messages += 1
         body = cast(MemoryContent, message.content).body()
         stored = StoredMessage(self._messages, message, message.head + b"\r\n" + body)
@@ -206,9 +214,9 @@ class MemorySpool:
             grouped.setdefault(stored.number, []).append(recipient)
         return succeed([entry for number, recipients in grouped.items() for entry in _entries(self.stored[number], recipients)])
 
-    def next_due(self, lane: Lane) -> Deferred[float | None]:
-        """When the lane's first waiting recipient is due, or None."""
-        return succeed(min((one.due for _, one in self._waiting() if one.lane == lane), default=None))
+    def next_due(self, lane: Lane, after: float) -> Deferred[float | None]:
+        """When the lane's first waiting recipient that is due later than ``after`` is due, or None."""
+        return succeed(min((one.due for _, one in self._waiting() if one.lane == lane and one.due > after), default=None))
 
     def query(self, filters: Mapping[str, Any], after: int, limit: int) -> Deferred[Sequence[Mapping[str, Any]]]:
         """A page of recipients; a filter is equality with the row's value, of ``metadata`` with each of the pairs asked for."""
@@ -242,6 +250,13 @@ class MemorySpool:
             return fail(self.broken)
         self.cursors[sink] = sequence
         return succeed(None)
+
+    def retire(self, sinks: Sequence[str]) -> Deferred[Sequence[str]]:
+        """Forget the cursors of all others."""
+        gone = [sink for sink in self.cursors if sink not in sinks]
+        for sink in gone:
+            del self.cursors[sink]
+        return succeed(gone)
 
     def trim(self, before: float) -> Deferred[int]:
         """Forget what is old and confirmed by every sink that ever advanced a cursor."""

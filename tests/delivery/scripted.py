@@ -294,8 +294,8 @@ class StagedSpool(MemorySpool):
     def due(self, lane, now, limit):
         return self._read(lambda: MemorySpool.due(self, lane, now, limit))
 
-    def next_due(self, lane):
-        return self._read(lambda: MemorySpool.next_due(self, lane))
+    def next_due(self, lane, after):
+        return self._read(lambda: MemorySpool.next_due(self, lane, after))
 
 
 def unreachable(reply: Reply = NO_ANSWER) -> Unreachable:

@@ -186,10 +186,15 @@ def test_what_the_operator_allows_is_permitted() -> None:
 def test_discarded_mail_counts_as_delivered() -> None:
     transport = DiscardTransport()
     verifyObject(ITransport, transport)
-    verifyObject(IChannel, transport)
+    channels: list[Any] = []
+    for _ in range(2):
+        transport.open().addCallback(channels.append)
+    verifyObject(IChannel, channels[0])
     told: list[Any] = []
-    transport.send(entry(), Content()).addCallback(told.append)
+    channels[0].send(entry(), Content()).addCallback(told.append)
     assert shown(told) == [("250 2.0.0 discarded", True, True)]
+    channels[0].close()
+    assert [channel.usable for channel in channels] == [False, True], "each is its own"
 
 
 class Pair:

@@ -84,7 +84,7 @@ def test_an_outcome_is_kept_per_recipient_and_the_last_one_ends_the_message(memo
     fired(memory.record(entry, [outcome(first, State.DELIVERED), outcome(second, State.DEFERRED, 60.0)], [told]))
     assert listener.heard == [[(2, "message.sent")]]
     assert due(memory, 59) == []
-    assert fired(memory.next_due(EXAMPLE)) == 60
+    assert fired(memory.next_due(EXAMPLE, 0.0)) == 60
     [again] = due(memory, 60)
     assert [(one.address, one.attempts, one.handed_over) for one in again.recipients] == [("b@example.com", 1, False)]
     rows = fired(memory.query({"state": "deferred"}, 0, 10))
@@ -92,7 +92,7 @@ def test_an_outcome_is_kept_per_recipient_and_the_last_one_ends_the_message(memo
     fired(memory.record(again, [outcome(second, State.BOUNCED)], []))
     assert len(listener.heard) == 1, "no events, nothing to tell"
     assert memory.stored == {}
-    assert fired(memory.next_due(EXAMPLE)) is None
+    assert fired(memory.next_due(EXAMPLE, 0.0)) is None
     with pytest.raises(LookupError):
         fired(memory.load(again))
 

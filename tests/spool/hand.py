@@ -49,14 +49,18 @@ class HandReactor:
         results: list[Any] = []
         deferred.addBoth(results.append)
         while not results:
-            try:
-                function, arguments = self._calls.get(timeout=PATIENCE)
-            except Empty:
-                raise AssertionError("has not fired") from None
-            function(*arguments)
+            self.turn_once()
         if isinstance(results[0], Failure):
             results[0].raiseException()
         return results[0]
+
+    def turn_once(self) -> None:
+        """Wait for the next call and run it."""
+        try:
+            function, arguments = self._calls.get(timeout=PATIENCE)
+        except Empty:
+            raise AssertionError("has not fired") from None
+        function(*arguments)
 
     def turn(self) -> None:
         """Run what has been sent so far."""
@@ -68,10 +72,10 @@ class HandReactor:
 class Desk:
     """An open spool with what a test does to it, each waited for. Listens for what becomes durable."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, free_space: int = 0) -> None:
         self.directory = directory
         self.reactor = HandReactor()
-        self.spool = Spool(directory, self.reactor)  # type: ignore[arg-type]
+        self.spool = Spool(directory, self.reactor, free_space)  # type: ignore[arg-type]
         self.spool.open()
         self.spool.subscribe(self)  # type: ignore[arg-type]
         self.entries: list[QueueEntry] = []
@@ -82,6 +86,11 @@ class Desk:
 
     def events_stored(self, events: Sequence[tuple[int, Event]]) -> None:
         self.told += events
+
+    def until_working(self) -> None:
+        """Turn until the spool takes new mail again."""
+        while self.spool.complaint() is not None:
+            self.reactor.turn_once()
 
     def close(self) -> None:
         self.reactor.wait(self.spool.close())

@@ -35,6 +35,7 @@ def until_full(desk: Desk, octets: int) -> None:
         print("full", attempt(desk, large(octets + 400_000)), flush=True)
     print("read", len(desk.rows()), flush=True)
     resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    desk.until_working()
     for data in (SMALL, large(octets + 400_000)):
         print("again", attempt(desk, data), flush=True)
     desk.close()

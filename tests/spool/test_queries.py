@@ -110,7 +110,7 @@ def test_what_the_scheduler_asks_is_answered_by_the_index(desk: Desk) -> None:
     connection = connect(desk.directory / "spool.db", writable=False)
     lane = ("r1", "example.com")
     assert "recipient_lane (route_id=? AND domain=? AND due<?)" in plan(connection, queries._DUE, *lane, NOW, 10)
-    assert "recipient_lane (route_id=? AND domain=?)" in plan(connection, queries._NEXT_DUE, *lane)
+    assert "recipient_lane (route_id=? AND domain=? AND due>?)" in plan(connection, queries._NEXT_DUE, *lane, NOW)
     assert "INDEX recipient_lane" in plan(connection, queries._LANES)
     connection.close()
 
@@ -119,5 +119,5 @@ def test_reads_change_nothing(desk: Desk) -> None:
     connection = connect(desk.directory / "spool.db", writable=False)
     with pytest.raises(sqlite3.OperationalError):
         connection.execute("DELETE FROM message")
-    assert queries.next_due(connection, Lane("r1", "example.com")) is None
+    assert queries.next_due(connection, Lane("r1", "example.com"), 0.0) is None
     connection.close()

@@ -10,8 +10,10 @@ import pytest
 from lettermta.message import BodyType, Lane, State
 from lettermta.spool.schema import STEPS, SpoolVersionError, connect, migrate
 from lettermta.spool.store import Spool
+from lettermta.spool.verify import findings
 
-from .hand import Desk, HandReactor
+from .hand import NOW, SMALL, Desk, HandReactor
+from .keep_version import ANN, FIRST, OPTIONS, SECOND
 
 HERE = Path(__file__).parent
 BODY = "01a1fd6c-4e43-73f1-ba71-c3f9be1a2566"
@@ -68,10 +70,52 @@ def test_what_version_1_wrote_goes_out(tmp_path: Path) -> None:
         desk.close()
 
 
-def test_an_old_spool_comes_to_the_same_tables_as_a_new_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", [2, 3])
+def test_what_a_later_version_wrote_goes_out(tmp_path: Path, version: int) -> None:
+    kept(tmp_path, version)
+    desk = Desk(tmp_path)
+    try:
+        lanes = dict(desk.reactor.wait(desk.spool.lanes()))
+        assert lanes == {Lane("r1", "example.com"): NOW + 60, Lane("r1", "example.org"): NOW + 5, Lane("r1", "example.net"): NOW + 3600}
+        [joe] = desk.due("example.com", NOW + 60)
+        [ann] = desk.due("example.org", NOW + 60)
+        [later] = desk.due("example.net", NOW + 3600)
+        assert [(one.number, one.address, one.attempts, one.handed_over) for one in joe.recipients] == [(2, "joe@example.com", 1, True)]
+        assert (ann.sender, ann.options) == ("", OPTIONS)
+        assert [(one.address, one.notify, one.orcpt) for one in ann.recipients] == [(ANN.address, ANN.notify, ANN.orcpt)]
+        assert [desk.content(entry) for entry in (joe, ann, later)] == [FIRST, SECOND, SMALL]
+        assert [row["recipient"] for row in desk.rows({"state": "quarantined"})] == ["lost@example.net"]
+        assert desk.reactor.wait(desk.spool.recall("p1", "order-1", NOW)) == (b"\x01\x02digest", joe.id)
+        assert [sequence for sequence, _ in desk.events()] == [1, 2, 3, 4, 5, 6]
+        assert desk.reactor.wait(desk.spool.cursor("json_log")) == 3
+        for entry in (joe, ann, later):
+            desk.record(entry, State.DELIVERED)
+        assert [row["recipient"] for row in desk.rows()] == ["lost@example.net"]
+        assert list(findings(tmp_path)) == []
+    finally:
+        desk.close()
+
+
+def kept(directory: Path, version: int) -> None:
+    """A spool as tests.spool.keep_version made it with the code of that version."""
+    script = (HERE / f"version{version}.sql").read_text()
+    connection = sqlite3.connect(directory / "spool.db")
+    connection.executescript(script)
+    [(name,)] = connection.execute("SELECT file FROM content WHERE file IS NOT NULL")
+    connection.close()
+    (directory / "body" / name[-2:]).mkdir(parents=True)
+    (directory / "body" / name[-2:] / name).write_bytes(SECOND.partition(b"\r\n\r\n")[2])
+
+
+@pytest.mark.parametrize("version", range(1, len(STEPS)))
+def test_an_old_spool_comes_to_the_same_tables_as_a_new_one(tmp_path: Path, version: int) -> None:
     old, new = tmp_path / "old", tmp_path / "new"
     new.mkdir()
-    written(old, 1)
+    old.mkdir()
+    if version == 1:
+        written(old, 1)
+    else:
+        kept(old, version)
     shapes = []
     for directory in (old, new):
         connection = connect(directory / "spool.db", writable=True)

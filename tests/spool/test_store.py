@@ -17,6 +17,7 @@ from lettermta.interfaces import ISpool
 from lettermta.message import IdempotencyKey, Lane, State
 from lettermta.spool import store
 from lettermta.spool.content import MemoryContent
+from lettermta.spool.damage import SpoolDamaged
 from lettermta.spool.store import Spool, SpoolInUse
 
 from .hand import NOW, SMALL, Desk, HandReactor, large
@@ -98,8 +99,8 @@ def test_a_reopened_spool_has_messages_recipients_states_events_and_cursors(desk
         assert again.content(entry) == SMALL
         lanes = dict(again.reactor.wait(again.spool.lanes()))
         assert lanes == {Lane("r1", "example.com"): NOW + 5, Lane("r1", "other.example"): NOW}
-        assert again.reactor.wait(again.spool.next_due(Lane("r1", "example.com"))) == NOW + 5
-        assert again.reactor.wait(again.spool.next_due(Lane("r2", "example.com"))) is None
+        assert again.reactor.wait(again.spool.next_due(Lane("r1", "example.com"), NOW)) == NOW + 5
+        assert again.reactor.wait(again.spool.next_due(Lane("r2", "example.com"), 0.0)) is None
         assert [(sequence, event.name) for sequence, event in again.events()] == [(1, CREATED), (2, CREATED), (3, DELIVERED)]
         assert again.events(after=2, limit=1)[0][1].payload == again.events()[2][1].payload
         assert again.reactor.wait(again.spool.cursor("hooks")) == 2
@@ -125,17 +126,17 @@ def test_content_is_the_same_from_memory_and_from_the_disk(desk: Desk) -> None:
         again.close()
 
 
-def test_fresh_content_is_kept_within_bounds(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "FRESH_OCTETS", 10_000)
+def test_fresh_content_is_kept_within_bounds(desk: Desk) -> None:
+    desk.spool._fresh._limit = 10_000
     data = b"Subject: x\r\n\r\n" + b"y" * 1000
     for _ in range(50):
         desk.store(data=data)
-    assert sum(content.size for content in desk.spool._fresh.values()) == desk.spool._fresh_octets <= 10_000
+    assert sum(content.size for content in desk.spool._fresh._contents.values()) == desk.spool._fresh.octets <= 10_000
     assert isinstance(desk.reactor.wait(desk.spool.load(desk.entries[-1])), MemoryContent)
     assert desk.content(desk.entries[0]) == data
     for entry in desk.entries:
         desk.record(entry, State.DELIVERED)
-    assert desk.spool._fresh_octets == 0
+    assert desk.spool._fresh.octets == 0
     assert not desk.spool._fresh
 
 
@@ -439,10 +440,13 @@ def test_a_second_process_is_refused(desk: Desk) -> None:
 def test_an_opening_that_fails_lets_go_of_the_lock(tmp_path: Path) -> None:
     Desk(tmp_path / "0").close()
     database = tmp_path / "0" / "spool.db"
+    connection = sqlite3.connect(database)
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
     whole = database.read_bytes()
     database.write_bytes(b"this is no database, and long enough to be looked at" * 200)
     for _ in range(2):
-        with pytest.raises(sqlite3.DatabaseError):
+        with pytest.raises(SpoolDamaged, match="left as it is"):
             Spool(tmp_path / "0", HandReactor()).open()  # type: ignore[arg-type]
     database.write_bytes(whole)
     Desk(tmp_path / "0").close()

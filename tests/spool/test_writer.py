@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from lettermta.spool import writer
+from lettermta.spool.condition import Condition, Room
 from lettermta.spool.schema import connect
 from lettermta.spool.writer import MAX_BATCH, Unit, Writer
 
@@ -38,7 +39,9 @@ class Bench:
             return connection
 
         monkeypatch.setattr(writer, "connect", traced)
-        self.writer = Writer(path, STATEMENTS, self._to_reactor, self._committed)
+        self.room = Room(path.parent, 0)
+        self.changes: list[tuple[Condition | None, str]] = []
+        self.writer = Writer(path, STATEMENTS, self._to_reactor, self._committed, self._failed, self._changed, room=self.room)
         self.writer.start()
 
     def _to_reactor(self, function: Callable[..., object], *arguments: Any) -> None:
@@ -49,6 +52,13 @@ class Bench:
         self.batches.append(len(units))
         for unit in units:
             unit.done.callback(unit.result)
+
+    def _failed(self, units: list[Unit], error: Exception) -> None:
+        for unit in units:
+            unit.done.errback(error)
+
+    def _changed(self, condition: Condition | None, why: str) -> None:
+        self.changes.append((condition, why))
 
     def put(self, *values: int, **options: Any):
         return self.writer.put(Unit(rows=((INSERT, [(value,) for value in values]),), **options))

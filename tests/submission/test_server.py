@@ -268,6 +268,22 @@ def test_a_message_that_can_not_be_stored_is_refused_for_now(site: Site, logged:
     assert len(site.stored) == 1
 
 
+def test_without_room_new_mail_is_refused_at_mail_and_at_the_end_of_data(site: Site, logged: Sequence[LogEvent]) -> None:
+    """HARD-CASES row 26."""
+    client = site.logged_in()
+    site.spool.full = True
+    assert client.says("MAIL FROM:<a@out.test> SIZE=1000") == ["452 4.3.1 Insufficient system storage, try again later"]
+    site.spool.full = False
+    client.mail("b@in.test")
+    client.says("DATA")
+    site.spool.full = True
+    assert client.sends(HELLO.encode().replace(b"\n", b"\r\n") + b".\r\n") == ["452 4.3.1 The message could not be stored, try again later"]
+    site.spool.full = False
+    assert site.submit(HELLO, client=client).startswith("250 ")
+    assert len(site.stored) == 1
+    assert not [event for event in logged if "log_failure" in event], "a line, and no traceback for each"
+
+
 def watched(site: Site) -> list:  # type: ignore[type-arg]
     """The contents that the spool hands out from now on."""
     made = []

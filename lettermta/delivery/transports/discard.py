@@ -14,16 +14,21 @@ from lettermta.message import QueueEntry, Reply, Verdict
 _DISCARDED = Reply(250, "2.0.0", "discarded")
 
 
-@implementer(ITransport, IChannel)
+@implementer(ITransport)
 class DiscardTransport:
-    """The void is its own channel: it holds nothing, so one is enough for all."""
-
-    usable = True
-    description = "discarded"
+    """The way to the void."""
 
     def open(self) -> Deferred[IChannel]:
         """Always there."""
-        return counted("discard", succeed(self))
+        return counted("discard", succeed(_DiscardChannel()))
+
+
+@implementer(IChannel)
+class _DiscardChannel:
+    description = "discarded"
+
+    def __init__(self) -> None:
+        self.usable = True
 
     def send(self, entry: QueueEntry, content: IStoredContent) -> Deferred[Sequence[Verdict]]:
         """All is well."""
@@ -31,3 +36,4 @@ class DiscardTransport:
 
     def close(self) -> None:
         """There is nothing to part from."""
+        self.usable = False
