@@ -378,6 +378,18 @@ class Delivery(Section):
     lifetime: float = key(
         kinds.DURATION, "How long to try before the message fails as expired.", default="5d", postfix="maximal_queue_lifetime"
     )
+    bounce: bool = key(
+        kinds.BOOLEAN,
+        "Send reports (bounces) to the senders of mail that fails, as NOTIFY asks. With no, events alone tell what became of mail.",
+        default="yes",
+    )
+    delay_warning: float | None = key(
+        kinds.optional(kinds.DURATION),
+        "Tell the sender, once for each recipient, when it has been deferred for so long. Empty: never.",
+        default="",
+        example="4h",
+        postfix="delay_warning_time",
+    )
     tls: DeliveryTLS = key(
         kinds.choice(DeliveryTLS),
         "opportunistic uses STARTTLS where it is offered; require sends nothing in clear; off never uses it.",

@@ -18,13 +18,13 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from lettermta.delivery.destination import ChannelBudget, Destination
-from lettermta.delivery.judge import judge
+from lettermta.delivery.judge import ScheduleOf, judge
 from lettermta.delivery.lane import WINDOW, LaneQueue
+from lettermta.delivery.reporter import Reporter
 from lettermta.delivery.routing import Way
-from lettermta.delivery.schedule import Schedule
 from lettermta.event import Event
-from lettermta.interfaces import ISpool, ISpoolListener
-from lettermta.message import Lane, Outcome, QueueEntry, State, Verdict
+from lettermta.interfaces import IChannel, ISpool, ISpoolListener
+from lettermta.message import Lane, Message, Outcome, QueueEntry, State, Verdict
 
 LARGEST_HAND = 20_000
 """Entries in memory, of all lanes together."""
@@ -40,16 +40,27 @@ LOOK_AGAIN_SECONDS = 5.0
 
 @implementer(ISpoolListener)
 class Scheduler:
-    """Runs delivery. ``way`` tells where a lane's mail goes; ``clock`` gives timers, ``now`` the wall clock for due times."""
+    """Runs delivery. ``way`` tells where a lane's mail goes, ``schedule_of`` when it is tried again; ``clock`` gives timers, ``now``
+    the wall clock for due times. Without a ``reporter`` no sender is told of anything.
+    """
 
     log = Logger()
 
     def __init__(
-        self, spool: ISpool, way: Callable[[Lane], Way], schedule: Schedule, clock: IReactorTime, now: Callable[[], float]
+        self,
+        spool: ISpool,
+        way: Callable[[Lane], Way],
+        schedule_of: ScheduleOf,
+        clock: IReactorTime,
+        now: Callable[[], float],
+        reporter: Reporter | None = None,
     ) -> None:
         self._spool = spool
         self._way = way
-        self._schedule = schedule
+        self._schedule_of = schedule_of
+        self._reporter = reporter
+        self._reports: set[Deferred[None]] = set()
+        """Reports that are being made; what they tell of is on record only with them."""
         self._clock = clock
         self._now = now
         self._budget = ChannelBudget(MAX_CHANNELS)
@@ -87,7 +98,8 @@ class Scheduler:
         for call, again in list(self._unrecorded.items()):
             call.cancel()
             again()  # a last try
-        finished = gatherResults([destination.stop() for destination in self._destinations.values()], consumeErrors=True)
+        attempts = gatherResults([destination.stop() for destination in self._destinations.values()], consumeErrors=True)
+        finished: Deferred[object] = attempts.addCallback(lambda _: gatherResults(list(self._reports), consumeErrors=True))
         return finished.addTimeout(STOP_SECONDS, self._clock).addErrback(lambda _: None)
 
     # -- taking in
@@ -245,8 +257,12 @@ class Scheduler:
 
     # -- what came of it
 
-    def _settle(self, lane: LaneQueue, entry: QueueEntry, verdicts: Sequence[Verdict], via: str) -> None:
-        outcomes, events = judge(entry, verdicts, self._schedule, self._now())
+    def _settle(
+        self, lane: LaneQueue, entry: QueueEntry, verdicts: Sequence[Verdict], via: str, channel: IChannel | None
+    ) -> None:
+        reporter = self._reporter
+        warn_after = None if reporter is None else reporter.warn_after
+        outcomes, events = judge(entry, verdicts, self._schedule_of, self._now(), warn_after)
         for outcome in outcomes:
             self.log.info(
                 "{id}: {state} to=<{recipient}> via={via} attempt={attempt} reply={reply}",
@@ -257,16 +273,31 @@ class Scheduler:
                 attempt=outcome.recipient.attempts + 1,
                 reply=outcome.reply,
             )
-        self._record(lane, entry, outcomes, events)
+        told = () if reporter is None else reporter.told(entry, outcomes, verdicts, channel)
+        if reporter is None or not told:
+            self._record(lane, entry, outcomes, events)
+            return
+        written = Deferred.fromCoroutine(reporter.write(entry, told))
+        done: Deferred[None] = written.addCallback(lambda reports: self._record(lane, entry, outcomes, events, reports))
+        if not done.called:
+            self._reports.add(done)
+            done.addCallback(lambda _: self._reports.discard(done))
 
     def _quarantine(self, lane: LaneQueue, entry: QueueEntry, reason: str) -> None:
         """An entry without content can't be sent, and must not be forgotten (HARD-CASES row 14)."""
         self.log.error("{id}: quarantined: {reason}", id=entry.id, reason=reason)
         self._record(lane, entry, [Outcome(recipient, State.QUARANTINED, reason) for recipient in entry.recipients], [])
 
-    def _record(self, lane: LaneQueue, entry: QueueEntry, outcomes: Sequence[Outcome], events: Sequence[Event]) -> None:
-        self._spool.record(entry, outcomes, events).addCallbacks(
-            self._recorded, self._not_recorded, (lane, entry, outcomes), {}, (lane, entry, outcomes, events)
+    def _record(
+        self,
+        lane: LaneQueue,
+        entry: QueueEntry,
+        outcomes: Sequence[Outcome],
+        events: Sequence[Event],
+        reports: Sequence[Message] = (),
+    ) -> None:
+        self._spool.record(entry, outcomes, events, reports).addCallbacks(
+            self._recorded, self._not_recorded, (lane, entry, outcomes), {}, (lane, entry, outcomes, events, reports)
         )
 
     def _recorded(self, _: None, lane: LaneQueue, entry: QueueEntry, outcomes: Sequence[Outcome]) -> None:
@@ -284,7 +315,13 @@ class Scheduler:
         self._tidy(lane)
 
     def _not_recorded(
-        self, failure: Failure, lane: LaneQueue, entry: QueueEntry, outcomes: Sequence[Outcome], events: Sequence[Event]
+        self,
+        failure: Failure,
+        lane: LaneQueue,
+        entry: QueueEntry,
+        outcomes: Sequence[Outcome],
+        events: Sequence[Event],
+        reports: Sequence[Message],
     ) -> None:
         """The other side has the message, and only we know: keep it in hand, so that nobody sends it again, until it is on record."""
         self.log.failure("{id}: what came of an attempt could not be stored", failure=failure, id=entry.id)
@@ -294,7 +331,7 @@ class Scheduler:
 
         def again() -> None:
             del self._unrecorded[call]
-            self._record(lane, entry, outcomes, events)
+            self._record(lane, entry, outcomes, events, reports)
 
         call = self._clock.callLater(RECORD_AGAIN_SECONDS, again)
         self._unrecorded[call] = again

@@ -19,7 +19,7 @@ _WAITING = ",".join(f"'{state}'" for state in sorted(WAITING))
 
 _DUE = f"""
 SELECT m.number, m.id, m.project, m.route, m.sender, m.size, m.created, m.expires, m.facts, m.context, m.options,
-       r.number, r.address, r.attempts, r.handed_over, r.options
+       r.number, r.address, r.attempts, r.handed_over, r.options, r.first_deferred, r.warned
 FROM recipient r JOIN message m ON m.number = r.message
 WHERE r.route_id = ? AND r.domain = ? AND r.state IN ({_WAITING}) AND r.due <= ?
 ORDER BY r.due, r.number LIMIT ?
@@ -60,7 +60,9 @@ def due(connection: sqlite3.Connection, lane: Lane, now: float, limit: int) -> S
             entry = entries[row[0]] = QueueEntry(
                 number, identifier, lane, project, route, sender, size, created, expires, facts, context, [], decode_options(options)
             )
-        entry.recipients.append(QueuedRecipient(row[11], row[12], row[13], bool(row[14]), *decode_recipient(row[15])))
+        entry.recipients.append(
+            QueuedRecipient(row[11], row[12], row[13], bool(row[14]), *decode_recipient(row[15]), row[16], bool(row[17]))
+        )
     return list(entries.values())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lettermta.delivery.judge import judge
 from lettermta.delivery.schedule import Schedule
-from lettermta.message import Lane, QueuedRecipient, QueueEntry, Reply, State, Verdict
+from lettermta.message import Lane, Options, QueuedRecipient, QueueEntry, Reply, State, Verdict
 
 from .scripted import LATER, LOST, NEVER, OK
 
@@ -12,7 +12,7 @@ NOW = 1000.0
 EXPIRES = 9000.0
 
 
-def judged(*verdicts: Verdict, now: float = NOW):
+def judged(*verdicts: Verdict, now: float = NOW, warn_after: float | None = None, options: Options = Options()):
     entry = QueueEntry(
         number=1,
         id="m1",
@@ -26,8 +26,9 @@ def judged(*verdicts: Verdict, now: float = NOW):
         facts=b'{"message_id":"m1","metadata":{"order_id":"1"},"tag":"orders"}',
         context=b'{"project":"demo"}',
         recipients=[verdict.recipient for verdict in verdicts],
+        options=options,
     )
-    return judge(entry, verdicts, Schedule((60.0,), jitter=0.0), now)
+    return judge(entry, verdicts, lambda _: Schedule((60.0,), jitter=0.0), now, warn_after)
 
 
 def names(events) -> list[str]:

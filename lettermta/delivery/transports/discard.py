@@ -20,6 +20,8 @@ class DiscardTransport:
 
     usable = True
     description = "discarded"
+    host = None
+    dsn = False
 
     def open(self) -> Deferred[IChannel]:
         """Always there."""
