@@ -127,9 +127,7 @@ class ISpool(Interface):
     def recall(project_id: str, key: str, now: float) -> Deferred[tuple[bytes, str] | None]:
         """Digest and message id that an idempotency key of a project stands for, unless it has expired; or None."""
 
-    def record(
-        entry: QueueEntry, outcomes: Sequence[Outcome], events: Sequence[Event], reports: Sequence[Message] = ()
-    ) -> Deferred[None]:
+    def record(entry: QueueEntry, outcomes: Sequence[Outcome], events: Sequence[Event], reports: Sequence[Message] = ()) -> Deferred[None]:
         """Store what an attempt came to, with its events, in one commit; a message without unfinished recipients leaves the spool.
 
         ``reports`` are new messages that tell the sender of it, stored in the same commit; their content is small enough to be in memory.

@@ -10,6 +10,7 @@ from twisted.internet.threads import deferToThreadPool
 from lettermta.accounts.directory import Directory
 from lettermta.accounts.scram_keys import ScramKeys
 from lettermta.config import BareLineEnds, Config, EightBitHeaders, Security
+from lettermta.delivery.reporter import Reporter, ReportRules
 from lettermta.delivery.resolver import Resolver, system_servers
 from lettermta.delivery.routing import Routing
 from lettermta.delivery.scheduler import Scheduler

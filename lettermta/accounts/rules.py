@@ -47,9 +47,9 @@ def check_route(route: Route) -> None:
     """The slug's rule, a smarthost exactly where the transport is one, and times that are longer than nothing."""
     check_slug(route.slug)
     if route.schedule is not None and not (0 < len(route.schedule) <= _MOST_DELAYS and all(map(_is_span, route.schedule))):
-        raise InvalidAccount(f"a schedule has 1 to {_MOST_DELAYS} delays of a second to {_LONGEST_SPAN // 86400} days")
+        raise InvalidAccount(f"a schedule has 1 to {_MOST_DELAYS} delays of at most {_LONGEST_SPAN // 86400} days")
     if route.lifetime is not None and not _is_span(route.lifetime):
-        raise InvalidAccount(f"a lifetime is a second to {_LONGEST_SPAN // 86400} days")
+        raise InvalidAccount(f"a lifetime is at most {_LONGEST_SPAN // 86400} days, and more than nothing")
     if route.transport is TransportKind.SMARTHOST:
         if route.smarthost is None:
             raise InvalidAccount(f"route {route.slug} has the transport smarthost, and needs a smarthost HOST:PORT")
@@ -59,7 +59,7 @@ def check_route(route: Route) -> None:
 
 
 def _is_span(seconds: float) -> bool:
-    return 1 <= seconds <= _LONGEST_SPAN
+    return 0 < seconds <= _LONGEST_SPAN
 
 
 def _check_smarthost(smarthost: Smarthost) -> None:

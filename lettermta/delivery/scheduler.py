@@ -257,9 +257,7 @@ class Scheduler:
 
     # -- what came of it
 
-    def _settle(
-        self, lane: LaneQueue, entry: QueueEntry, verdicts: Sequence[Verdict], via: str, channel: IChannel | None
-    ) -> None:
+    def _settle(self, lane: LaneQueue, entry: QueueEntry, verdicts: Sequence[Verdict], via: str, channel: IChannel | None) -> None:
         reporter = self._reporter
         warn_after = None if reporter is None else reporter.warn_after
         outcomes, events = judge(entry, verdicts, self._schedule_of, self._now(), warn_after)

@@ -279,7 +279,9 @@ DELIVERY_SECONDS = _delivery.histogram(
 REPORTS = _delivery.counters(
     "lettermta_reports",
     "Reports to senders (delivery status notifications).",
-    Label("kind", "what they tell", {"failure": "a recipient was given up", "delay": "it is late", "success": "it was delivered or relayed"}),
+    Label(
+        "kind", "what they tell", {"failure": "a recipient was given up", "delay": "it is late", "success": "it was delivered or relayed"}
+    ),
     Label("result", "what came of it", {"stored": "on its way", "over_rate": "not sent: that sender has had too many in a minute"}),
 )
 REPORTS_FAILED = _delivery.counter("lettermta_reports_failed", "Reports that could not be delivered; only the log tells of them.")

@@ -12,7 +12,7 @@ NOW = 1000.0
 EXPIRES = 9000.0
 
 
-def judged(*verdicts: Verdict, now: float = NOW, warn_after: float | None = None, options: Options = Options()):
+def judged(*verdicts: Verdict, now: float = NOW, warn_after: float | None = None, options: Options | None = None):
     entry = QueueEntry(
         number=1,
         id="m1",
@@ -26,7 +26,7 @@ def judged(*verdicts: Verdict, now: float = NOW, warn_after: float | None = None
         facts=b'{"message_id":"m1","metadata":{"order_id":"1"},"tag":"orders"}',
         context=b'{"project":"demo"}',
         recipients=[verdict.recipient for verdict in verdicts],
-        options=options,
+        options=options or Options(),
     )
     return judge(entry, verdicts, lambda _: Schedule((60.0,), jitter=0.0), now, warn_after)
 
