@@ -142,6 +142,21 @@ class Destination:
         """Whether nothing waits for it, leads to it, or is being opened."""
         return not (self._lanes or self._channels or self._opening or self._probe or self._reaper)
 
+    @property
+    def in_doubt(self) -> bool:
+        """Whether mail waits for it and no channel leads to it: it may be one that can't be reached."""
+        return bool(self._lanes) and not self._channels
+
+    @property
+    def failing(self) -> bool:
+        """Whether it could not be reached when that was last tried."""
+        return self._pause > 0 and not self._channels
+
+    def shed(self, keep: int) -> int:
+        """Leave what waits here to the spool, but for about ``keep`` entries and one of each lane; returns how many were left."""
+        each = max(keep // len(self._lanes), 1)
+        return sum([lane.shed(each) for lane in self._lanes])
+
     def offer(self, lane: LaneQueue) -> None:
         """Serve a lane that has entries waiting."""
         if lane.way is None:

@@ -28,6 +28,8 @@ from lettermta.message import Lane, Message, Outcome, QueueEntry, State, Verdict
 
 LARGEST_HAND = 20_000
 """Entries in memory, of all lanes together."""
+LOOK_FOR_ROOM_SECONDS = 1.0
+"""When the hand is full, how often what waits for destinations in doubt is left to the spool at the most."""
 MAX_CHANNELS = 500
 """Channels of all destinations together."""
 STOP_SECONDS = 10.0
@@ -68,6 +70,9 @@ class Scheduler:
         self._destinations: dict[str, Destination] = {}
         self._hungry: OrderedDict[Lane, None] = OrderedDict()
         self._hand = 0
+        self._share = WINDOW
+        """The window of a lane whose destination can't be reached."""
+        self._room_made: float | None = None
         self._asked = 0
         """How many lanes the spool has been asked for and has not answered yet."""
         self._feeding = False
@@ -114,7 +119,7 @@ class Scheduler:
                 continue
             lane = self._lane(entry.lane)
             # What is asked for now may be in the answer too: then it is taken from there.
-            if lane.more or lane.full or lane.asking or self._hand >= LARGEST_HAND:
+            if lane.more or lane.full or lane.asking or (self._hand >= LARGEST_HAND and not self._make_room()):
                 self._leave(lane)
             else:
                 lane.add(entry)
@@ -188,13 +193,33 @@ class Scheduler:
                 self._leave(self._lane(key))
         self._set_alarm()
 
+    def _make_room(self) -> bool:
+        """The hand is full: leave to the spool what waits for destinations without a channel, but for an equal share of half the hand.
+
+        They can't use it, and whoever can be reached must not wait for them (HARD-CASES row 35). Tells if there is room now.
+        """
+        now = self._clock.seconds()
+        if self._room_made is None or now - self._room_made >= LOOK_FOR_ROOM_SECONDS:
+            self._room_made = now
+            doubtful = [destination for destination in self._destinations.values() if destination.in_doubt]
+            if doubtful:
+                self._share = max(min(LARGEST_HAND // 2 // len(doubtful), WINDOW), 1)
+                self._hand -= sum([destination.shed(self._share) for destination in doubtful])
+        return self._hand < LARGEST_HAND
+
+    def _window(self, lane: Lane) -> int:
+        destination = self._destinations.get(self._way(lane)[0])
+        return self._share if destination is not None and destination.failing else WINDOW
+
     def _feed(self) -> None:
         """Ask the spool for what hungry lanes have due, while there is room."""
         if self._feeding:
             return
         self._feeding = True
         # Each answer may bring a whole window.
-        while self._hungry and self._hand + self._asked * WINDOW < LARGEST_HAND and not self._stopping:
+        while self._hungry and not self._stopping:
+            if self._hand + self._asked * WINDOW >= LARGEST_HAND and (self._asked or not self._make_room()):
+                break
             key, _ = self._hungry.popitem(last=False)
             lane = self._lane(key)
             if not lane.asking:
@@ -202,7 +227,8 @@ class Scheduler:
         self._feeding = False
 
     def _ask_due(self, lane: LaneQueue) -> None:
-        limit = WINDOW + lane.in_hand
+        lane.window = self._window(lane.lane)
+        limit = lane.window + lane.in_hand
         lane.ask()
         self._asked += 1
         self._spool.due(lane.lane, self._now(), limit).addCallbacks(self._fed, self._not_fed, (lane, limit), {}, (lane,))
