@@ -76,24 +76,26 @@ class Reporter:
         return self.rules.warn_after if self.rules.enabled else None
 
     def told(self, entry: QueueEntry, outcomes: Sequence[Outcome], verdicts: Sequence[Verdict], channel: IChannel | None) -> Told:
-        """Whom to tell of; mostly nothing. Each verdict is the one that the outcome in its place was made of."""
-        if not self.rules.enabled or not entry.sender or entry.options.report:
-            if entry.options.report:
-                self._failures(entry, outcomes)
+        """Whom to tell of; mostly nothing. Each verdict is the one that the outcome in its place was made of. Never fails."""
+        if entry.options.report:
+            self._failures(entry, outcomes)
+            return ()
+        if not self.rules.enabled or not entry.sender:
             return ()
         reported = [
             one
-            for outcome, verdict in zip(outcomes, verdicts, strict=True)
+            for outcome, verdict in zip(outcomes, verdicts, strict=False)
             if outcome.state is not State.DELIVERED or outcome.recipient.notify is not None
             if (one := self._reported(entry, outcome, verdict, channel)) is not None
         ]
-        return self._within_rate(entry, list(groups(_original(entry), reported))) if reported else ()
+        return self._within_rate(entry, list(groups(_original(entry, ""), reported))) if reported else ()
 
     async def write(self, entry: QueueEntry, told: Told) -> list[Message]:
         """The reports as messages to be stored; never fails."""
         try:
             head, body = await self._returned(entry)
-            original = evolve(_original(entry), head=head, body=body)
+            subject = orjson.loads(entry.facts).get("subject") or ""
+            original = evolve(_original(entry, subject), head=head, body=body)
             return [message for group in told for message in self._messages(entry, original, group)]
         except Exception:
             self.log.failure("{id}: no report to <{sender}> could be made", id=entry.id, sender=entry.sender)
@@ -221,9 +223,8 @@ def _kind(group: Sequence[Reported]) -> str:
     return group[0].action.kind.value.lower()
 
 
-def _original(entry: QueueEntry) -> Original:
+def _original(entry: QueueEntry, subject: str) -> Original:
     """The original without its content."""
-    subject = orjson.loads(entry.facts).get("subject") or ""
     return Original(entry.id, entry.sender, entry.options, b"", None, entry.size, entry.created, subject)
 
 

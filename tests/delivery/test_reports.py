@@ -8,12 +8,16 @@ from email.message import EmailMessage
 import pytest
 from attrs import evolve
 from twisted.internet.defer import fail
+from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 
 from lettermta.delivery.reporter import LARGEST, ReportRules
 from lettermta.delivery.scheduler import RECORD_AGAIN_SECONDS
+from lettermta.delivery.transports.connecting import Target
 from lettermta.event import CREATED, message_event
 from lettermta.message import BodyType, Message, Notify, Options, Recipient, Reply, State, Unreachable, Verdict
+from lettermta.smtp.client import ClientSession, ClientSettings
+from lettermta.smtp.client_capabilities import Capabilities
 from lettermta.testing.spool import MemorySpool
 
 from .scripted import LATER, NEVER, OK, StagedSpool, World, answer, make_message, unreachable
@@ -354,3 +358,24 @@ def test_success_costs_no_look_at_the_content_and_no_turn():
     submit(world, Recipient("jane@example.com"))
     assert not loads
     assert not world.scheduler._reports
+
+
+@pytest.mark.parametrize(
+    ("target", "host"),
+    [
+        (Target("mx.example.com", "192.0.2.1", 25), "mx.example.com"),
+        (Target("192.0.2.1", "192.0.2.1", 25), "[192.0.2.1]"),
+        (Target("2001:db8::1", "2001:db8::1", 25), "[2001:db8::1]"),
+    ],
+    ids=str,
+)
+def test_a_session_knows_whose_it_is(target, host):
+    session = ClientSession(FakeWire(), Clock(), ClientSettings("mta.example.org"), str(target))
+    assert session.host == host
+    assert session.dsn is False
+    session.capabilities = Capabilities.parse(["mx.example.com", "DSN"])
+    assert session.dsn is True
+
+
+class FakeWire:
+    """A wire that nothing is sent on."""
