@@ -30,7 +30,7 @@ TURN = 100
 """Attempts that a channel makes at least before it is given up for a destination that has none."""
 
 Load = Callable[[QueueEntry], Deferred[IStoredContent]]
-Settle = Callable[[LaneQueue, QueueEntry, Sequence[Verdict], str, IChannel | None], None]
+Settle = Callable[[LaneQueue, QueueEntry, Sequence[Verdict], str, IChannel | None], object]
 """Told what an attempt came to; the last arguments say by which way, and are the channel where there was one."""
 Lost = Callable[[LaneQueue, QueueEntry, str], None]
 """Told that an entry has no content to send."""

@@ -283,7 +283,10 @@ class Scheduler:
 
     # -- what came of it
 
-    def _settle(self, lane: LaneQueue, entry: QueueEntry, verdicts: Sequence[Verdict], via: str, channel: IChannel | None) -> None:
+    def _settle(
+        self, lane: LaneQueue, entry: QueueEntry, verdicts: Sequence[Verdict], via: str, channel: IChannel | None = None
+    ) -> Deferred[None]:
+        """Fires once what an attempt came to is on record, or could not be written for now."""
         reporter = self._reporter
         warn_after = None if reporter is None else reporter.warn_after
         outcomes, events = judge(entry, verdicts, self._schedule_of, self._now(), warn_after)
@@ -299,13 +302,13 @@ class Scheduler:
             )
         told = () if reporter is None else reporter.told(entry, outcomes, verdicts, channel)
         if reporter is None or not told:
-            self._record(lane, entry, outcomes, events)
-            return
+            return self._record(lane, entry, outcomes, events)
         written = Deferred.fromCoroutine(reporter.write(entry, told))
         done: Deferred[None] = written.addCallback(lambda reports: self._record(lane, entry, outcomes, events, reports))
         if not done.called:
             self._reports.add(done)
             done.addCallback(lambda _: self._reports.discard(done))
+        return done
 
     def _quarantine(self, lane: LaneQueue, entry: QueueEntry, reason: str) -> None:
         """An entry without content can't be sent, and must not be forgotten (HARD-CASES row 14)."""
@@ -319,8 +322,8 @@ class Scheduler:
         outcomes: Sequence[Outcome],
         events: Sequence[Event],
         reports: Sequence[Message] = (),
-    ) -> None:
-        self._spool.record(entry, outcomes, events, reports).addCallbacks(
+    ) -> Deferred[None]:
+        return self._spool.record(entry, outcomes, events, reports=reports).addCallbacks(
             self._recorded, self._not_recorded, (lane, entry, outcomes), {}, (lane, entry, outcomes, events, reports)
         )
 

@@ -295,7 +295,7 @@ class StagedSpool(MemorySpool):
         return self._write(lambda: MemorySpool.store(self, message, events))
 
     def record(self, entry, outcomes, events, reports=()):
-        return self._write(lambda: MemorySpool.record(self, entry, outcomes, events, reports))
+        return self._write(lambda: MemorySpool.record(self, entry, outcomes, events, reports=reports))
 
     def load(self, entry):
         return self._read(lambda: MemorySpool.load(self, entry))

@@ -208,7 +208,7 @@ def test_a_report_is_stored_in_the_commit_of_the_outcome_that_it_tells_of(desk: 
     commits: list[list[object]] = []
     whole = desk.spool._writer._committed
     desk.spool._writer._committed = lambda units: (commits.append(list(units)), whole(units))  # type: ignore[assignment,return-value]
-    desk.reactor.wait(desk.spool.record(entry, [Outcome(recipient, State.BOUNCED, "550 no")], [], [report]))
+    desk.reactor.wait(desk.spool.record(entry, [Outcome(recipient, State.BOUNCED, "550 no")], [], reports=[report]))
     assert [len(units) for units in commits] == [1]
     assert [(row["id"], row["sender"], row["recipient"]) for row in desk.rows()] == [(report.id, "", "shop@example.net")]
     told = desk.entries[-1]
@@ -226,7 +226,7 @@ def test_an_outcome_whose_report_can_not_be_stored_is_not_stored(desk: Desk) -> 
     [entry] = desk.due()
     twice = desk.message("shop@example.net", sender="", id=known.id)
     with pytest.raises(sqlite3.IntegrityError):
-        desk.reactor.wait(desk.spool.record(entry, [Outcome(entry.recipients[0], State.BOUNCED, "550 no")], [], [twice]))
+        desk.reactor.wait(desk.spool.record(entry, [Outcome(entry.recipients[0], State.BOUNCED, "550 no")], [], reports=[twice]))
     assert [(row["id"], row["state"]) for row in desk.rows()] == [(known.id, "queued")]
 
 
