@@ -136,8 +136,11 @@ class ISpool(Interface):
     def recall(project_id: str, key: str, now: float) -> Deferred[tuple[bytes, str] | None]:
         """Digest and message id that an idempotency key of a project stands for, unless it has expired; or None."""
 
-    def record(entry: QueueEntry, outcomes: Sequence[Outcome], events: Sequence[Event]) -> Deferred[None]:
-        """Store what an attempt came to, with its events, in one commit; a message without unfinished recipients leaves the spool."""
+    def record(entry: QueueEntry, outcomes: Sequence[Outcome], events: Sequence[Event], reports: Sequence[Message] = ()) -> Deferred[None]:
+        """Store what an attempt came to, with its events, in one commit; a message without unfinished recipients leaves the spool.
+
+        ``reports`` are new messages that tell the sender of it, stored in the same commit; their content is small enough to be in memory.
+        """
 
     def load(entry: QueueEntry) -> Deferred[IStoredContent]:
         """The content of an entry's message; fails with LookupError when it isn't there, or isn't what was stored."""
@@ -187,6 +190,8 @@ class IChannel(Interface):
 
     usable: bool = Attribute("Whether another entry may be sent now.")
     description: str = Attribute("Where it leads, for the log: host, address, port, TLS version and cipher.")
+    host: str | None = Attribute("The name of the host at its other end; None where it ends here, so that what it takes is delivered.")
+    dsn: bool = Attribute("Whether the other side reports to the sender as NOTIFY asks (RFC 3461), so that we need not.")
 
     def send(entry: QueueEntry, content: IStoredContent) -> Deferred[Sequence[Verdict]]:
         """Attempt the entry; fires with one verdict a recipient, in the entry's order, and never fails."""

@@ -156,6 +156,8 @@ class Options:
     deliver_by: DeliverBy | None = None
     priority: int = 0
     """-9 to 9, higher is sooner (RFC 6710)."""
+    report: bool = False
+    """A report of ours on other mail: no events tell of it, and what becomes of it is reported to nobody."""
 
 
 @frozen
@@ -241,6 +243,10 @@ class QueuedRecipient:
     """An earlier attempt handed the content over, so ``message.sent`` has been told."""
     notify: frozenset[Notify] | None = None
     orcpt: str | None = None
+    first_deferred: float = 0.0
+    """When it was put off for the first time, or 0."""
+    warned: bool = False
+    """The sender has been told of the delay, or it was time to."""
 
 
 @define
@@ -298,6 +304,9 @@ class Outcome:
     due: float = 0.0
     """When to try again; only for states in :data:`WAITING`."""
     handed_over: bool = False
+    first_deferred: float = 0.0
+    """See :class:`QueuedRecipient`, as are these from now on."""
+    warned: bool = False
 
 
 def domain_of(address: str) -> str:

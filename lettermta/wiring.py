@@ -10,9 +10,9 @@ from twisted.internet.threads import deferToThreadPool
 from lettermta.accounts.directory import Directory
 from lettermta.accounts.scram_keys import ScramKeys
 from lettermta.config import BareLineEnds, Config, EightBitHeaders, Security
+from lettermta.delivery.reporter import Reporter, ReportRules
 from lettermta.delivery.resolver import Resolver, system_servers
 from lettermta.delivery.routing import Routing
-from lettermta.delivery.schedule import Schedule
 from lettermta.delivery.scheduler import Scheduler
 from lettermta.delivery.transports.settings import DeliverySettings
 from lettermta.interfaces import IResolver, ISpool
@@ -91,5 +91,9 @@ def make_scheduler(config: Config, reactor: Any, directory: Directory, spool: IS
         capture_dir=config.mta.state_dir / "capture",
         relayhost=delivery.relayhost,
         capture_all=delivery.capture_all,
+        delays=delivery.schedule,
+        lifetime=delivery.lifetime,
     )
-    return Scheduler(spool, routing.way, Schedule(delivery.schedule), reactor, time.time)
+    rules = ReportRules(config.mta.hostname, delivery.bounce, delivery.delay_warning)
+    reporter = Reporter(rules, spool.content, spool.load, routing.lifetime_of, time.time)
+    return Scheduler(spool, routing.way, routing.schedule_of, reactor, time.time, reporter)

@@ -92,6 +92,10 @@ class Route:
     received: ReceivedField = ReceivedField.FULL
     mint_message_id: bool = False
     """Whether its mail gets a Message-ID of ours in the place of the caller's one."""
+    schedule: tuple[float, ...] | None = None
+    """Seconds between attempts, the last one repeated; None: the daemon's own."""
+    lifetime: float | None = None
+    """Seconds until a message that was not delivered fails as expired; None: the daemon's own."""
 
 
 @frozen

@@ -10,7 +10,7 @@ from lettermta.accounts.vault import Vault, smarthost_owner
 PROJECTS = "SELECT id, slug, smtp, message_size, recipients, created, check_sender FROM project"
 ROUTES = (
     "SELECT id, project_id, slug, kind, transport, smarthost_host, smarthost_port, smarthost_tls, smarthost_username, "
-    "smarthost_password, is_default, created, received, mint_message_id FROM route"
+    "smarthost_password, is_default, created, received, mint_message_id, schedule, lifetime FROM route"
 )
 TOKENS = "SELECT id, project_id, name, created, revoked, hint, digest, secret FROM token"
 DOMAINS = "SELECT id, project_id, name, created FROM domain"
@@ -19,11 +19,12 @@ INSERT_PROJECT = "INSERT INTO project (id, slug, smtp, message_size, recipients,
 UPDATE_PROJECT = "UPDATE project SET smtp = ?, message_size = ?, recipients = ?, check_sender = ? WHERE id = ?"
 INSERT_ROUTE = (
     "INSERT INTO route (id, project_id, slug, kind, transport, smarthost_host, smarthost_port, smarthost_tls, smarthost_username, "
-    "smarthost_password, is_default, received, mint_message_id, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "smarthost_password, is_default, received, mint_message_id, schedule, lifetime, created) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 UPDATE_ROUTE = (
     "UPDATE route SET kind = ?, transport = ?, smarthost_host = ?, smarthost_port = ?, smarthost_tls = ?, smarthost_username = ?, "
-    "smarthost_password = ?, is_default = ?, received = ?, mint_message_id = ? WHERE id = ?"
+    "smarthost_password = ?, is_default = ?, received = ?, mint_message_id = ?, schedule = ?, lifetime = ? WHERE id = ?"
 )
 INSERT_TOKEN = "INSERT INTO token (id, project_id, name, created, revoked, hint, digest, secret) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S105
 INSERT_DOMAIN = "INSERT INTO domain (id, project_id, name, created) VALUES (?, ?, ?, ?)"
@@ -53,7 +54,8 @@ def _project_settings(project: Project) -> Row:
 
 def route_of(row: Row, vault: Vault) -> Route:
     """The route in a row of :data:`ROUTES`; raises Unsealable when its smarthost's password doesn't open, ValueError for unknown words."""
-    identifier, project_id, slug, kind, transport, host, port, tls, username, sealed, default, created, received, mint = row
+    identifier, project_id, slug, kind, transport, host, port, tls, username, sealed, default, created, received, mint = row[:14]
+    schedule, lifetime = row[14:]
     smarthost = None
     if host is not None:
         password = None if sealed is None else vault.unseal(sealed, smarthost_owner(identifier))
@@ -69,6 +71,8 @@ def route_of(row: Row, vault: Vault) -> Route:
         created,
         ReceivedField(received),
         bool(mint),
+        None if schedule is None else tuple(map(float, schedule.split())),
+        lifetime,
     )
 
 
@@ -88,7 +92,9 @@ def _route_settings(route: Route, vault: Vault) -> Row:
         host = route.smarthost
         sealed = None if host.password is None else vault.seal(host.password, smarthost_owner(route.id))
         smarthost = (host.host, host.port, host.tls.value, host.username, sealed)
-    return (route.kind.value, route.transport.value, *smarthost, int(route.default), route.received.value, int(route.mint_message_id))
+    schedule = None if route.schedule is None else " ".join(map(repr, route.schedule))
+    trace = (route.received.value, int(route.mint_message_id))
+    return (route.kind.value, route.transport.value, *smarthost, int(route.default), *trace, schedule, route.lifetime)
 
 
 def token_of(row: Row) -> Token:

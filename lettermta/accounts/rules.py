@@ -25,6 +25,8 @@ _TOKEN_LETTERS = 43
 _LONG_ENOUGH_TO_HINT = 32
 _HINT = 5
 _LONGEST_TEXT = 255
+_MOST_DELAYS = 100
+_LONGEST_SPAN = 366 * 86400
 
 
 def check_slug(slug: str) -> None:
@@ -42,14 +44,22 @@ def check_project(project: Project) -> None:
 
 
 def check_route(route: Route) -> None:
-    """The slug's rule, and a smarthost exactly where the transport is one."""
+    """The slug's rule, a smarthost exactly where the transport is one, and times that are longer than nothing."""
     check_slug(route.slug)
+    if route.schedule is not None and not (0 < len(route.schedule) <= _MOST_DELAYS and all(map(_is_span, route.schedule))):
+        raise InvalidAccount(f"a schedule has 1 to {_MOST_DELAYS} delays of at most {_LONGEST_SPAN // 86400} days")
+    if route.lifetime is not None and not _is_span(route.lifetime):
+        raise InvalidAccount(f"a lifetime is at most {_LONGEST_SPAN // 86400} days, and more than nothing")
     if route.transport is TransportKind.SMARTHOST:
         if route.smarthost is None:
             raise InvalidAccount(f"route {route.slug} has the transport smarthost, and needs a smarthost HOST:PORT")
         _check_smarthost(route.smarthost)
     elif route.smarthost is not None:
         raise InvalidAccount(f"route {route.slug} has the transport {route.transport}, which takes no smarthost")
+
+
+def _is_span(seconds: float) -> bool:
+    return 0 < seconds <= _LONGEST_SPAN
 
 
 def _check_smarthost(smarthost: Smarthost) -> None:

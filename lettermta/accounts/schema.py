@@ -47,7 +47,13 @@ _SECOND = (
         created REAL NOT NULL, UNIQUE (project_id, name))""",
 )
 
-STEPS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND)
+_THIRD = (
+    # A schedule is its delays in seconds, with blanks between them.
+    "ALTER TABLE route ADD COLUMN schedule TEXT",
+    "ALTER TABLE route ADD COLUMN lifetime REAL",
+)
+
+STEPS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND, _THIRD)
 """The statements that lead from each version to the next one."""
 
 VERSION = len(STEPS)

@@ -38,6 +38,8 @@ def shown_route(route: Route, project_slug: str) -> Shown:
         "default": route.default,
         "received": route.received.value,
         "mint_message_id": route.mint_message_id,
+        "schedule": route.schedule,
+        "lifetime": route.lifetime,
         "created": timestamp(route.created),
     }
 

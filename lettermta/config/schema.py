@@ -377,12 +377,27 @@ class Delivery(Section):
     )
     schedule: tuple[float, ...] = key(
         kinds.DURATIONS,
-        "Delays between attempts, each a little varied at random. The last one repeats until lifetime is over.",
+        "Delays between attempts, each a little varied at random. The last one repeats until lifetime is over. A route may have its own.",
         default="5m, 15m, 30m, 1h, 2h, 4h",
         postfix="minimal_backoff_time, maximal_backoff_time",
     )
     lifetime: float = key(
-        kinds.DURATION, "How long to try before the message fails as expired.", default="5d", postfix="maximal_queue_lifetime"
+        kinds.DURATION,
+        "How long to try before the message fails as expired. A route may have its own.",
+        default="5d",
+        postfix="maximal_queue_lifetime",
+    )
+    bounce: bool = key(
+        kinds.BOOLEAN,
+        "Send reports (bounces) to the senders of mail that fails, as NOTIFY asks. With no, events alone tell what became of mail.",
+        default="yes",
+    )
+    delay_warning: float | None = key(
+        kinds.optional(kinds.DURATION),
+        "Tell the sender, once for each recipient, when it has been deferred for so long. Empty: never.",
+        default="",
+        example="4h",
+        postfix="delay_warning_time",
     )
     tls: DeliveryTLS = key(
         kinds.choice(DeliveryTLS),

@@ -6,7 +6,7 @@ what waits is told so, and the destination is probed again by one attempt after 
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 from attrs import define
@@ -16,6 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from lettermta.delivery.lane import LaneQueue
+from lettermta.delivery.rounds import Rounds
 from lettermta.interfaces import IChannel, IStoredContent, ITransport
 from lettermta.message import QueueEntry, Reply, Unreachable, Verdict
 
@@ -29,8 +30,8 @@ TURN = 100
 """Attempts that a channel makes at least before it is given up for a destination that has none."""
 
 Load = Callable[[QueueEntry], Deferred[IStoredContent]]
-Settle = Callable[[LaneQueue, QueueEntry, Sequence[Verdict], str], None]
-"""Told what an attempt came to; the last argument says by which channel."""
+Settle = Callable[[LaneQueue, QueueEntry, Sequence[Verdict], str, IChannel | None], object]
+"""Told what an attempt came to; the last arguments say by which way, and are the channel where there was one."""
 Lost = Callable[[LaneQueue, QueueEntry, str], None]
 """Told that an entry has no content to send."""
 
@@ -123,7 +124,7 @@ class Destination:
         self._load = load
         self._settle = settle
         self._lost = lost
-        self._lanes: deque[LaneQueue] = deque()
+        self._lanes = Rounds()
         self._idle: list[_Held] = []
         self._least_idle = 0
         """The fewest that were idle since the reaper was last here: so many were idle all the time."""
@@ -146,11 +147,26 @@ class Destination:
         """How many are open."""
         return self._channels
 
+    @property
+    def in_doubt(self) -> bool:
+        """Whether mail waits for it and no channel leads to it: it may be one that can't be reached."""
+        return bool(self._lanes) and not self._channels
+
+    @property
+    def failing(self) -> bool:
+        """Whether it could not be reached when that was last tried."""
+        return self._pause > 0 and not self._channels
+
+    def shed(self, keep: int) -> int:
+        """Leave what waits here to the spool, but for about ``keep`` entries and one of each lane; returns how many were left."""
+        each = max(keep // len(self._lanes), 1)
+        return sum([lane.shed(each) for lane in self._lanes])
+
     def offer(self, lane: LaneQueue) -> None:
         """Serve a lane that has entries waiting."""
         if lane.way is None:
             lane.way = self.name
-            self._lanes.append(lane)
+            self._lanes.add(lane)
         self.pump()
 
     def withdraw(self, lane: LaneQueue) -> None:
@@ -185,12 +201,10 @@ class Destination:
 
     def _next(self) -> tuple[LaneQueue, QueueEntry]:
         """The next entry; its lane goes to the end of the round."""
-        lane = self._lanes.popleft()
+        lane = self._lanes.turn()
         entry = lane.take()
-        if len(lane):
-            self._lanes.append(lane)
-        else:
-            lane.way = None
+        if not len(lane):
+            self.withdraw(lane)
         return lane, entry
 
     # -- opening
@@ -239,7 +253,7 @@ class Destination:
             return  # the channels that are there go on with what waits
         waiting = [self._next() for _ in range(sum(map(len, self._lanes)))]
         for lane, entry in waiting:
-            self._settle(lane, entry, [Verdict(recipient, reply, remote) for recipient in entry.recipients], self.name)
+            self._settle(lane, entry, [Verdict(recipient, reply, remote) for recipient in entry.recipients], self.name, None)
 
     def _pause_now(self) -> None:
         if self._probe is None:
@@ -266,7 +280,7 @@ class Destination:
         if not isinstance(failure.value, LookupError):
             self.log.failure("the content of {id} could not be read", failure=failure, id=entry.id)
             reply = Reply(451, "4.3.0", "The content could not be read from the spool")
-            self._settle(lane, entry, [Verdict(recipient, reply, remote=False) for recipient in entry.recipients], self.name)
+            self._settle(lane, entry, [Verdict(recipient, reply, remote=False) for recipient in entry.recipients], self.name, None)
         else:
             self._lost(lane, entry, str(failure.value))
         self._release(held)
@@ -277,14 +291,16 @@ class Destination:
             # The other side closed a kept connection just as we used it: that says nothing about this message.
             self._try_again(held, lane, entry)
             return
-        self._settle(lane, entry, verdicts, held.channel.description)
+        self._settle(lane, entry, verdicts, held.channel.description, held.channel)
         self._release(held)
 
     def _broken(self, failure: Failure, held: _Held, lane: LaneQueue, entry: QueueEntry) -> None:
         """A channel that fails where it may not is not used again; its entry must not be stuck for that."""
         self.log.failure("{id}: the channel by {via} failed", failure=failure, id=entry.id, via=held.channel.description)
         reply = Reply(451, "4.3.0", "Local error")
-        self._settle(lane, entry, [Verdict(recipient, reply, remote=False) for recipient in entry.recipients], held.channel.description)
+        self._settle(
+            lane, entry, [Verdict(recipient, reply, remote=False) for recipient in entry.recipients], held.channel.description, held.channel
+        )
         self._part(held)
         self.pump()
 

@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from lettermta import event
 from lettermta.delivery.schedule import Schedule
 from lettermta.event import Event
-from lettermta.message import Outcome, QueueEntry, State, Verdict
+from lettermta.message import Lane, Outcome, QueueEntry, State, Verdict
+
+ScheduleOf = Callable[[Lane], Schedule]
+"""The schedule of a lane's route, as it is now."""
 
 
-def judge(entry: QueueEntry, verdicts: Sequence[Verdict], schedule: Schedule, now: float) -> tuple[list[Outcome], list[Event]]:
-    """The outcome of each verdict, and the events in the order in which they are to be told.
+def judge(
+    entry: QueueEntry, verdicts: Sequence[Verdict], schedule_of: ScheduleOf, now: float, warn_after: float | None = None
+) -> tuple[list[Outcome], list[Event]]:
+    """The outcome of each verdict, and the events in the order in which they are to be told; of a report of ours nothing is told.
+
+    A recipient that is put off ``warn_after`` seconds or more behind its first deferral is ``warned`` from then on.
 
     ``sent`` comes once per recipient, with the first attempt that handed the content over; ``soft_bounced`` only from what the other side
     said; ``hard_bounced`` when it ended the recipient, ``failed`` when we did.
     """
     outcomes: list[Outcome] = []
     events: list[Event] = []
+    silent = entry.options.report
     for verdict in verdicts:
         recipient, reply = verdict.recipient, verdict.reply
         handed_over = recipient.handed_over or verdict.handed_over
         said = event.response(reply) if verdict.remote else None
 
         def tell(name: str, address: str = recipient.address, **data: object) -> None:
-            events.append(event.message_event(name, now, entry.id, entry.facts, entry.context, recipient=address, **data))
+            if not silent:
+                events.append(event.message_event(name, now, entry.id, entry.facts, entry.context, recipient=address, **data))
 
         if verdict.handed_over and not recipient.handed_over:
             tell(event.SENT)
-        due = 0.0
+        due, first_deferred, warned = 0.0, recipient.first_deferred, recipient.warned
         if reply.positive:
             state = State.DELIVERED
             tell(event.DELIVERED, response=event.response(reply))
@@ -43,8 +52,10 @@ def judge(entry: QueueEntry, verdicts: Sequence[Verdict], schedule: Schedule, no
             tell(event.FAILED, reason=f"expired after {recipient.attempts + 1} attempts; the last one: {reply}", response=said)
         else:
             state = State.DEFERRED
-            due = schedule.due(recipient.attempts + 1, now, entry.expires)
+            due = schedule_of(entry.lane).due(recipient.attempts + 1, now, entry.expires)
+            first_deferred = first_deferred or now
+            warned = warned or (warn_after is not None and now - first_deferred >= warn_after)
             if verdict.remote:
                 tell(event.SOFT_BOUNCED, response=said)
-        outcomes.append(Outcome(recipient, state, str(reply), due, handed_over))
+        outcomes.append(Outcome(recipient, state, str(reply), due, handed_over, first_deferred, warned))
     return outcomes, events

@@ -24,6 +24,8 @@ class LaneQueue:
         self.lane = lane
         self.more = False
         """The spool holds due recipients of this lane that are not in hand."""
+        self.window = WINDOW
+        """Entries that may wait here at once."""
         self.way: str | None = None
         """The name of the destination in whose round the lane is; None while nothing waits."""
         self._waiting: deque[QueueEntry] = deque()
@@ -48,7 +50,7 @@ class LaneQueue:
     @property
     def full(self) -> bool:
         """Whether no more entries are to be taken in."""
-        return len(self._waiting) >= WINDOW
+        return len(self._waiting) >= self.window
 
     def add(self, entry: QueueEntry) -> None:
         """Take in an entry whose recipients are not in hand: behind all that wait, but before those of lower priority (RFC 6710)."""
@@ -76,6 +78,16 @@ class LaneQueue:
         if not self._waiting:
             self._lowest = LOWEST
         return entry
+
+    def shed(self, keep: int) -> int:
+        """Leave all but the first ``keep`` entries to the spool, and take in no more than that; returns how many were left."""
+        self.window = keep
+        before = len(self._waiting)
+        while len(self._waiting) > keep:
+            self._in_hand.difference_update([recipient.number for recipient in self._waiting.pop().recipients])
+            self.more = True
+        self._lowest = self._waiting[-1].options.priority if self._waiting else LOWEST
+        return before - len(self._waiting)
 
     def settle(self, entry: QueueEntry) -> None:
         """The entry's outcome is durable."""

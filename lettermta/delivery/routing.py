@@ -6,17 +6,18 @@ A route that was changed while its mail was queued sends it the new way. What is
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from attrs import define
+from attrs import Factory, define
 from twisted.internet.defer import Deferred, fail
 from zope.interface import implementer
 
 from lettermta.accounts.directory import Directory
 from lettermta.accounts.model import Route, Smarthost, TransportKind
 from lettermta.config import HostPort
+from lettermta.delivery.schedule import Schedule
 from lettermta.delivery.transports.capture import CaptureTransport
 from lettermta.delivery.transports.discard import DiscardTransport
 from lettermta.delivery.transports.mx import MXTransport
@@ -26,6 +27,8 @@ from lettermta.interfaces import IChannel, IResolver, ITransport
 from lettermta.message import Lane, Reply, Unreachable
 from lettermta.smtp.client import TLSMode
 from lettermta.smtp.client_auth import Credentials
+
+_MOST_SCHEDULES = 1000
 
 Way = tuple[str, Callable[[], ITransport]]
 """The key of a destination, and what makes the transport to it. The key of an MX destination is its domain; no other is without a blank, so
@@ -43,6 +46,26 @@ class Routing:
     capture_dir: Path
     relayhost: HostPort | None = None
     capture_all: bool = False
+    delays: Sequence[float] = (300.0,)
+    """The schedule of routes without one of their own, in seconds."""
+    lifetime: float = 432_000.0
+    """Likewise how long their mail is tried."""
+    _schedules: dict[tuple[float, ...], Schedule] = Factory(dict)
+
+    def schedule_of(self, lane: Lane) -> Schedule:
+        """When the lane's mail is tried again."""
+        route = self.directory.route_by_id(lane.route_id)
+        delays = tuple(self.delays if route is None or route.schedule is None else route.schedule)
+        if delays not in self._schedules:
+            if len(self._schedules) >= _MOST_SCHEDULES:
+                self._schedules.clear()
+            self._schedules[delays] = Schedule(delays)
+        return self._schedules[delays]
+
+    def lifetime_of(self, lane: Lane) -> float:
+        """How long new mail of the lane is tried, in seconds."""
+        route = self.directory.route_by_id(lane.route_id)
+        return self.lifetime if route is None or route.lifetime is None else route.lifetime
 
     def way(self, lane: Lane) -> Way:
         """Where the lane's mail goes now."""

@@ -20,16 +20,18 @@ from zope.interface import implementer
 from lettermta import metrics
 from lettermta.delivery.counting import count_attempt, count_recorded
 from lettermta.delivery.destination import ChannelBudget, Destination
-from lettermta.delivery.judge import judge
+from lettermta.delivery.judge import ScheduleOf, judge
 from lettermta.delivery.lane import WINDOW, LaneQueue
+from lettermta.delivery.reporter import Reporter
 from lettermta.delivery.routing import Way
-from lettermta.delivery.schedule import Schedule
 from lettermta.event import Event
-from lettermta.interfaces import ISpool, ISpoolListener
-from lettermta.message import Lane, Outcome, QueueEntry, State, Verdict
+from lettermta.interfaces import IChannel, ISpool, ISpoolListener
+from lettermta.message import Lane, Message, Outcome, QueueEntry, State, Verdict
 
 LARGEST_HAND = 20_000
 """Entries in memory, of all lanes together."""
+LOOK_FOR_ROOM_SECONDS = 1.0
+"""When the hand is full, how often what waits for destinations in doubt is left to the spool at the most."""
 MAX_CHANNELS = 500
 """Channels of all destinations together."""
 STOP_SECONDS = 10.0
@@ -40,16 +42,27 @@ RECORD_AGAIN_SECONDS = 5.0
 
 @implementer(ISpoolListener)
 class Scheduler:
-    """Runs delivery. ``way`` tells where a lane's mail goes; ``clock`` gives timers, ``now`` the wall clock for due times."""
+    """Runs delivery. ``way`` tells where a lane's mail goes, ``schedule_of`` when it is tried again; ``clock`` gives timers, ``now``
+    the wall clock for due times. Without a ``reporter`` no sender is told of anything.
+    """
 
     log = Logger()
 
     def __init__(
-        self, spool: ISpool, way: Callable[[Lane], Way], schedule: Schedule, clock: IReactorTime, now: Callable[[], float]
+        self,
+        spool: ISpool,
+        way: Callable[[Lane], Way],
+        schedule_of: ScheduleOf,
+        clock: IReactorTime,
+        now: Callable[[], float],
+        reporter: Reporter | None = None,
     ) -> None:
         self._spool = spool
         self._way = way
-        self._schedule = schedule
+        self._schedule_of = schedule_of
+        self._reporter = reporter
+        self._reports: set[Deferred[None]] = set()
+        """Reports that are being made; what they tell of is on record only with them."""
         self._clock = clock
         self._now = now
         self._budget = ChannelBudget(MAX_CHANNELS)
@@ -57,6 +70,9 @@ class Scheduler:
         self._destinations: dict[str, Destination] = {}
         self._hungry: OrderedDict[Lane, None] = OrderedDict()
         self._hand = 0
+        self._share = WINDOW
+        """The window of a lane whose destination can't be reached."""
+        self._room_made: float | None = None
         self._asked = 0
         """How many lanes the spool has been asked for and has not answered yet."""
         self._feeding = False
@@ -87,7 +103,8 @@ class Scheduler:
         for call, again in list(self._unrecorded.items()):
             call.cancel()
             again()  # a last try
-        finished = gatherResults([destination.stop() for destination in self._destinations.values()], consumeErrors=True)
+        attempts = gatherResults([destination.stop() for destination in self._destinations.values()], consumeErrors=True)
+        finished: Deferred[object] = attempts.addCallback(lambda _: gatherResults(list(self._reports), consumeErrors=True))
         return finished.addTimeout(STOP_SECONDS, self._clock).addErrback(lambda _: None)
 
     # -- taking in
@@ -102,7 +119,7 @@ class Scheduler:
                 continue
             lane = self._lane(entry.lane)
             # What is asked for now may be in the answer too: then it is taken from there.
-            if lane.more or lane.full or lane.asking or self._hand >= LARGEST_HAND:
+            if lane.more or lane.full or lane.asking or (self._hand >= LARGEST_HAND and not self._make_room()):
                 self._leave(lane)
             else:
                 lane.add(entry)
@@ -176,13 +193,33 @@ class Scheduler:
                 self._leave(self._lane(key))
         self._set_alarm()
 
+    def _make_room(self) -> bool:
+        """The hand is full: leave to the spool what waits for destinations without a channel, but for an equal share of half the hand.
+
+        They can't use it, and whoever can be reached must not wait for them (HARD-CASES row 35). Tells if there is room now.
+        """
+        now = self._clock.seconds()
+        if self._room_made is None or now - self._room_made >= LOOK_FOR_ROOM_SECONDS:
+            self._room_made = now
+            doubtful = [destination for destination in self._destinations.values() if destination.in_doubt]
+            if doubtful:
+                self._share = max(min(LARGEST_HAND // 2 // len(doubtful), WINDOW), 1)
+                self._hand -= sum([destination.shed(self._share) for destination in doubtful])
+        return self._hand < LARGEST_HAND
+
+    def _window(self, lane: Lane) -> int:
+        destination = self._destinations.get(self._way(lane)[0])
+        return self._share if destination is not None and destination.failing else WINDOW
+
     def _feed(self) -> None:
         """Ask the spool for what hungry lanes have due, while there is room."""
         if self._feeding:
             return
         self._feeding = True
         # Each answer may bring a whole window.
-        while self._hungry and self._hand + self._asked * WINDOW < LARGEST_HAND and not self._stopping:
+        while self._hungry and not self._stopping:
+            if self._hand + self._asked * WINDOW >= LARGEST_HAND and (self._asked or not self._make_room()):
+                break
             key, _ = self._hungry.popitem(last=False)
             lane = self._lane(key)
             if not lane.asking:
@@ -190,7 +227,8 @@ class Scheduler:
         self._feeding = False
 
     def _ask_due(self, lane: LaneQueue) -> None:
-        limit = WINDOW + lane.in_hand
+        lane.window = self._window(lane.lane)
+        limit = lane.window + lane.in_hand
         now = self._now()
         lane.ask()
         self._asked += 1
@@ -232,8 +270,13 @@ class Scheduler:
 
     # -- what came of it
 
-    def _settle(self, lane: LaneQueue, entry: QueueEntry, verdicts: Sequence[Verdict], via: str) -> None:
-        outcomes, events = judge(entry, verdicts, self._schedule, self._now())
+    def _settle(
+        self, lane: LaneQueue, entry: QueueEntry, verdicts: Sequence[Verdict], via: str, channel: IChannel | None = None
+    ) -> Deferred[None]:
+        """Fires once what an attempt came to is on record, or could not be written for now."""
+        reporter = self._reporter
+        warn_after = None if reporter is None else reporter.warn_after
+        outcomes, events = judge(entry, verdicts, self._schedule_of, self._now(), warn_after)
         count_attempt(verdicts, outcomes)
         for outcome in outcomes:
             self.log.info(
@@ -245,16 +288,31 @@ class Scheduler:
                 attempt=outcome.recipient.attempts + 1,
                 reply=outcome.reply,
             )
-        self._record(lane, entry, outcomes, events)
+        told = () if reporter is None else reporter.told(entry, outcomes, verdicts, channel)
+        if reporter is None or not told:
+            return self._record(lane, entry, outcomes, events)
+        written = Deferred.fromCoroutine(reporter.write(entry, told))
+        done: Deferred[None] = written.addCallback(lambda reports: self._record(lane, entry, outcomes, events, reports))
+        if not done.called:
+            self._reports.add(done)
+            done.addCallback(lambda _: self._reports.discard(done))
+        return done
 
     def _quarantine(self, lane: LaneQueue, entry: QueueEntry, reason: str) -> None:
         """An entry without content can't be sent, and must not be forgotten (HARD-CASES row 14)."""
         self.log.error("{id}: quarantined: {reason}", id=entry.id, reason=reason)
         self._record(lane, entry, [Outcome(recipient, State.QUARANTINED, reason) for recipient in entry.recipients], [])
 
-    def _record(self, lane: LaneQueue, entry: QueueEntry, outcomes: Sequence[Outcome], events: Sequence[Event]) -> None:
-        self._spool.record(entry, outcomes, events).addCallbacks(
-            self._recorded, self._not_recorded, (lane, entry, outcomes), {}, (lane, entry, outcomes, events)
+    def _record(
+        self,
+        lane: LaneQueue,
+        entry: QueueEntry,
+        outcomes: Sequence[Outcome],
+        events: Sequence[Event],
+        reports: Sequence[Message] = (),
+    ) -> Deferred[None]:
+        return self._spool.record(entry, outcomes, events, reports=reports).addCallbacks(
+            self._recorded, self._not_recorded, (lane, entry, outcomes), {}, (lane, entry, outcomes, events, reports)
         )
 
     def _recorded(self, _: None, lane: LaneQueue, entry: QueueEntry, outcomes: Sequence[Outcome]) -> None:
@@ -271,7 +329,13 @@ class Scheduler:
         self._tidy(lane)
 
     def _not_recorded(
-        self, failure: Failure, lane: LaneQueue, entry: QueueEntry, outcomes: Sequence[Outcome], events: Sequence[Event]
+        self,
+        failure: Failure,
+        lane: LaneQueue,
+        entry: QueueEntry,
+        outcomes: Sequence[Outcome],
+        events: Sequence[Event],
+        reports: Sequence[Message],
     ) -> None:
         """The other side has the message, and only we know: keep it in hand, so that nobody sends it again, until it is on record."""
         self.log.failure("{id}: what came of an attempt could not be stored", failure=failure, id=entry.id)
@@ -281,7 +345,7 @@ class Scheduler:
 
         def again() -> None:
             del self._unrecorded[call]
-            self._record(lane, entry, outcomes, events)
+            self._record(lane, entry, outcomes, events, reports)
 
         call = self._clock.callLater(RECORD_AGAIN_SECONDS, again)
         self._unrecorded[call] = again

@@ -291,6 +291,15 @@ DELIVERY_SECONDS = _delivery.histogram(
     "Time from a message's acceptance until a recipient of it was delivered.",
     (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 14400, 86400),
 )
+REPORTS = _delivery.counters(
+    "lettermta_reports",
+    "Reports to senders (delivery status notifications).",
+    Label(
+        "kind", "what they tell", {"failure": "a recipient was given up", "delay": "it is late", "success": "it was delivered or relayed"}
+    ),
+    Label("result", "what came of it", {"stored": "on its way", "over_rate": "not sent: that sender has had too many in a minute"}),
+)
+REPORTS_FAILED = _delivery.counter("lettermta_reports_failed", "Reports that could not be delivered; only the log tells of them.")
 CHANNELS_OPEN = _delivery.gauge("lettermta_channels_open", "Channels (outgoing connections, mostly) that are open now, idle ones included.")
 CHANNELS_OPENED = _delivery.counters(
     "lettermta_channels_opened",

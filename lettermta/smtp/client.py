@@ -149,6 +149,16 @@ class ClientSession:
         """Whether another entry may be sent now."""
         return (self.phase is Phase.READY or self.phase is Phase.SOILED) and self.sent < self._most
 
+    @property
+    def host(self) -> str | None:
+        """The name of the host at the other end, or its address in brackets."""
+        return self.peer.partition(" ")[0] if " " in self.peer else self.peer.rpartition(":")[0]
+
+    @property
+    def dsn(self) -> bool:
+        """Whether the peer offers DSN (RFC 3461)."""
+        return self.capabilities.dsn
+
     def send(self, entry: QueueEntry, content: IStoredContent) -> Deferred[Sequence[Verdict]]:
         """Attempt the entry; fires with one verdict a recipient, and never fails. Cancelling gives the attempt and the connection up."""
         if entry.options.require_tls and (fault := self._no_require_tls()) is not None:

@@ -21,7 +21,7 @@ from lettermta.spool.options import decode_options, decode_recipient
 _WAITING = ",".join(f"'{state}'" for state in sorted(WAITING))
 
 DUE_COLUMNS = """m.number, m.id, m.project, m.route, m.sender, m.size, m.created, m.expires, m.facts, m.context, m.options,
-       r.number, r.address, r.attempts, r.handed_over, r.options"""
+       r.number, r.address, r.attempts, r.handed_over, r.options, r.first_deferred, r.warned"""
 
 _DUE = f"""
 SELECT {DUE_COLUMNS}
@@ -84,7 +84,9 @@ def entries_of(rows: Iterable[Sequence[Any]], lane: Lane) -> Sequence[QueueEntry
             entry = entries[row[0]] = QueueEntry(
                 number, identifier, lane, project, route, sender, size, created, expires, facts, context, [], decode_options(options)
             )
-        entry.recipients.append(QueuedRecipient(row[11], row[12], row[13], bool(row[14]), *decode_recipient(row[15])))
+        entry.recipients.append(
+            QueuedRecipient(row[11], row[12], row[13], bool(row[14]), *decode_recipient(row[15]), row[16], bool(row[17]))
+        )
     return list(entries.values())
 
 

@@ -85,7 +85,13 @@ ALTER TABLE content ADD COLUMN checksum INTEGER;
 CREATE INDEX content_file ON content (file) WHERE file IS NOT NULL;
 """
 
-STEPS: tuple[str, ...] = (_VERSION_1, _VERSION_2, _VERSION_3)
+_VERSION_4 = """
+ALTER TABLE recipient ADD COLUMN first_deferred REAL NOT NULL DEFAULT 0;
+ALTER TABLE recipient ADD COLUMN warned INTEGER NOT NULL DEFAULT 0;
+"""
+"""When a recipient was put off first, and whether its sender was told of the delay: once, also over a restart."""
+
+STEPS: tuple[str, ...] = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4)
 """Step ``n`` leads from version ``n`` to ``n + 1``. A step that has been released is never changed."""
 
 

@@ -48,8 +48,10 @@ _FINAL = ",".join(f"'{state}'" for state in sorted(FINAL))
 _STATEMENTS = (
     "INSERT INTO message VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
     "INSERT INTO content VALUES (?,?,?,?,?,?)",
-    "INSERT INTO recipient VALUES (?,?,?,?,?,?,?,?,?,?,?)",
-    "UPDATE recipient SET state = ?, due = ?, attempts = attempts + 1, handed_over = handed_over OR ?, reply = ? WHERE number = ?",
+    "INSERT INTO recipient (number, message, address, route_id, domain, state, due, attempts, handed_over, reply, options)"
+    " VALUES (?,?,?,?,?,?,?,?,?,?,?)",
+    "UPDATE recipient SET state = ?, due = ?, attempts = attempts + 1, handed_over = handed_over OR ?, reply = ?, first_deferred = ?,"
+    " warned = ? WHERE number = ?",
     f"DELETE FROM message WHERE number = ?1 AND NOT EXISTS (SELECT 1 FROM recipient WHERE message = ?1 AND state NOT IN ({_FINAL}))",  # noqa: S608 - the states are our own words
     "DELETE FROM content WHERE number = ?1 AND NOT EXISTS (SELECT 1 FROM message WHERE number = ?1)",
     "DELETE FROM recipient WHERE message = ?1 AND NOT EXISTS (SELECT 1 FROM message WHERE number = ?1)",
@@ -215,6 +217,12 @@ class Spool:
             ]
         return Unit(rows=rows, told=(entries, told), new=True)
 
+    def _new_report(self, report: Message) -> Unit:
+        content = report.content
+        assert isinstance(content, SpoolContent)
+        assert content.file is None, "a report is small enough to be in memory"
+        return self._new_message(report, content, ())
+
     def _new_recipients(self, number: int, message: Message) -> tuple[list[QueueEntry], list[tuple[Any, ...]]]:
         """The entries, one a domain, and the rows of a new message's recipients."""
         entries: dict[str, QueueEntry] = {}
@@ -373,11 +381,20 @@ class Spool:
             raise Damaged(f"message {entry.id} has no body in the spool")
         return FileContent(head, self._files.path(file), entry.size - len(head) - 2, self._threaded, form, checksum)
 
-    def record(self, entry: QueueEntry, outcomes: Sequence[Outcome], events: Sequence[Event]) -> Deferred[None]:
+    def record(
+        self, entry: QueueEntry, outcomes: Sequence[Outcome], events: Sequence[Event], reports: Sequence[Message] = ()
+    ) -> Deferred[None]:
         """See ISpool."""
-        updates = [(o.state.value, o.due, int(o.handed_over), o.reply, o.recipient.number) for o in outcomes]
+        updates = [
+            (o.state.value, o.due, int(o.handed_over), o.reply, o.first_deferred, int(o.warned), o.recipient.number) for o in outcomes
+        ]
         told, rows = self._new_events(events)
         statements: list[tuple[int, Sequence[tuple[Any, ...]]]] = [(_UPDATE, updates), (_EVENT, rows)]
+        entries: list[QueueEntry] = []
+        for report in reports:
+            new = self._new_report(report)
+            statements += new.rows
+            entries += new.told[0]
         work = None
         if any(outcome.state in FINAL for outcome in outcomes):
             fresh = self._fresh.drop(entry.number)
@@ -387,7 +404,7 @@ class Spool:
                 work = _finish_content(entry.number)
             else:
                 statements.append((_FINISH_CONTENT, finished))
-        unit = Unit(rows=statements, told=((), told), work=work)
+        unit = Unit(rows=statements, told=(entries, told), work=work)
         done = self._writer.put(unit)
         return done.addCallback(self._remove_body) if work is not None else done
 

@@ -177,7 +177,9 @@ class Submitter:
             project = self._project()
             parsed = parse(content.head(), self._rules.metadata)
             self._check(envelope, content, parsed, project)
-            terms = Terms(project, self._route(project, parsed), self._rules.hostname, self._rules.lifetime, self._rules.header)
+            route = self._route(project, parsed)
+            lifetime = self._rules.lifetime if route.lifetime is None else route.lifetime
+            terms = Terms(project, route, self._rules.hostname, lifetime, self._rules.header)
             if parsed.control.idempotency_key is not None:
                 return Deferred.fromCoroutine(self._submit_once(envelope, content, parsed, terms, parsed.control.idempotency_key))
             message, events = compose(envelope, content, parsed, terms, None)

@@ -113,6 +113,8 @@ class StoredRecipient:
     attempts: int = 0
     handed_over: bool = False
     last_reply: str = ""
+    first_deferred: float = 0.0
+    warned: bool = False
 
 
 @define
@@ -155,6 +157,10 @@ class MemorySpool:
             return fail(self.broken)
         if self.full:
             return fail(NotStored("the spool is full"))
+        self._commit(self._keep(message), events)
+        return succeed(None)
+
+    def _keep(self, message: Message) -> list[QueueEntry]:
         self._messages += 1
         body = cast(MemoryContent, message.content).body()
         stored = StoredMessage(self._messages, message, message.head + b"\r\n" + body)
@@ -167,16 +173,17 @@ class MemorySpool:
         self.stored[stored.number] = stored
         if message.idempotency is not None:
             self.keys[message.project_id, message.idempotency.key] = (message.idempotency, message.id)
-        self._commit(list(_entries(stored, list(stored.recipients.values()))), events)
-        return succeed(None)
+        return list(_entries(stored, list(stored.recipients.values())))
 
     def recall(self, project_id: str, key: str, now: float) -> Deferred[tuple[bytes, str] | None]:
         """What an idempotency key stands for."""
         known, message_id = self.keys.get((project_id, key), (None, ""))
         return succeed(None if known is None or known.expires <= now else (known.digest, message_id))
 
-    def record(self, entry: QueueEntry, outcomes: Sequence[Outcome], events: Sequence[Event]) -> Deferred[None]:
-        """Store what an attempt came to; the message goes when its last recipient is finished."""
+    def record(
+        self, entry: QueueEntry, outcomes: Sequence[Outcome], events: Sequence[Event], reports: Sequence[Message] = ()
+    ) -> Deferred[None]:
+        """Store what an attempt came to, and the reports on it; the message goes when its last recipient is finished."""
         if self.broken is not None:
             return fail(self.broken)
         stored = self.stored.get(entry.number)
@@ -186,9 +193,10 @@ class MemorySpool:
                 recipient.state, recipient.due, recipient.last_reply = outcome.state, outcome.due, outcome.reply
                 recipient.attempts += 1
                 recipient.handed_over |= outcome.handed_over
+                recipient.first_deferred, recipient.warned = outcome.first_deferred, outcome.warned
             if all(recipient.state in FINAL for recipient in stored.recipients.values()):
                 del self.stored[entry.number]
-        self._commit([], events)
+        self._commit([new for report in reports for new in self._keep(report)], events)
         return succeed(None)
 
     def load(self, entry: QueueEntry) -> Deferred[IStoredContent]:
@@ -319,7 +327,9 @@ def _entries(stored: StoredMessage, recipients: Sequence[StoredRecipient]) -> It
 
 
 def _queued(one: StoredRecipient) -> QueuedRecipient:
-    return QueuedRecipient(one.number, one.address, one.attempts, one.handed_over, one.asked.notify, one.asked.orcpt)
+    return QueuedRecipient(
+        one.number, one.address, one.attempts, one.handed_over, one.asked.notify, one.asked.orcpt, one.first_deferred, one.warned
+    )
 
 
 def _message_row(message: Message) -> dict[str, Any]:

@@ -131,7 +131,7 @@ def put_back(state_dir: Path, version: int) -> None:
 def test_what_each_version_wrote_opens(tmp_path: Path, version: int) -> None:
     """What the first release wrote is read by each later one."""
     put_back(tmp_path, version)
-    second = version >= 2
+    second, third = version >= 2, version >= 3
     with AccountStore(tmp_path) as store:
         assert (tmp_path / "accounts.db-wal").exists()
         project = store.project("demo")
@@ -151,6 +151,8 @@ def test_what_each_version_wrote_opens(tmp_path: Path, version: int) -> None:
             relay.created,
             received=ReceivedField.ANONYMOUS if second else ReceivedField.FULL,
             mint_message_id=second,
+            schedule=(300.0, 3600.5) if third else None,
+            lifetime=172800.0 if third else None,
         )
         live, revoked = store.tokens("demo")
         assert (live.name, live.revoked, revoked.revoked) == ("shop", None, 1.5)

@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
+from lettermta.delivery.reporter import Reporter, ReportRules
 from lettermta.delivery.schedule import Schedule
 from lettermta.delivery.scheduler import Scheduler
 from lettermta.event import CREATED, message_event
@@ -67,6 +68,8 @@ class Channel:
         self.usable = True
         self.closed = False
         self.description = f"{place.name} #{place.opened}"
+        self.host = f"mx.{place.name}"
+        self.dsn = place.dsn
         self.held: tuple[QueueEntry, Deferred[Sequence[Verdict]]] | None = None
 
     def send(self, entry, content):
@@ -98,6 +101,7 @@ class Place:
     def __init__(self, name: str) -> None:
         self.name = name
         self.fault: Exception | None = None
+        self.dsn = False
         self.answer: Answer = accept
         self.holding = False
         self.holding_opens = False
@@ -152,17 +156,25 @@ class Place:
 class World:
     """A scheduler between a spool and places; the wall clock goes with ``clock``."""
 
-    def __init__(self, spool: MemorySpool | None = None, delays: Sequence[float] = (60.0, 300.0)) -> None:
+    def __init__(
+        self, spool: MemorySpool | None = None, delays: Sequence[float] = (60.0, 300.0), reporter: ReportRules | None = None
+    ) -> None:
         self.clock = Clock()
         self.spool = spool if spool is not None else MemorySpool()
         self.delays = delays
         self.places: dict[str, Place] = {}
         self.ways: dict[str, str] = {}
         """The place that a lane's mail goes to, by route or domain; else the one named as the domain."""
+        self.schedules: dict[str, Sequence[float]] = {}
+        """The delays of a route that has its own."""
+        self.reporter = reporter and Reporter(reporter, self.spool.content, self.spool.load, lambda _: 432_000.0, self.now)
         self.scheduler = self.new_scheduler()
 
     def new_scheduler(self) -> Scheduler:
-        return Scheduler(self.spool, self.way, Schedule(self.delays, jitter=0.0), self.clock, self.now)
+        return Scheduler(self.spool, self.way, self.schedule_of, self.clock, self.now, self.reporter)
+
+    def schedule_of(self, lane: Lane) -> Schedule:
+        return Schedule(self.schedules.get(lane.route_id, self.delays), jitter=0.0)
 
     def now(self) -> float:
         return EPOCH + self.clock.seconds()
@@ -282,8 +294,8 @@ class StagedSpool(MemorySpool):
     def store(self, message, events):
         return self._write(lambda: MemorySpool.store(self, message, events))
 
-    def record(self, entry, outcomes, events):
-        return self._write(lambda: MemorySpool.record(self, entry, outcomes, events))
+    def record(self, entry, outcomes, events, reports=()):
+        return self._write(lambda: MemorySpool.record(self, entry, outcomes, events, reports=reports))
 
     def load(self, entry):
         return self._read(lambda: MemorySpool.load(self, entry))

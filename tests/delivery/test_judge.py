@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lettermta.delivery.judge import judge
 from lettermta.delivery.schedule import Schedule
-from lettermta.message import Lane, QueuedRecipient, QueueEntry, Reply, State, Verdict
+from lettermta.message import Lane, Options, QueuedRecipient, QueueEntry, Reply, State, Verdict
 
 from .scripted import LATER, LOST, NEVER, OK
 
@@ -12,7 +12,7 @@ NOW = 1000.0
 EXPIRES = 9000.0
 
 
-def judged(*verdicts: Verdict, now: float = NOW):
+def judged(*verdicts: Verdict, now: float = NOW, warn_after: float | None = None, options: Options | None = None):
     entry = QueueEntry(
         number=1,
         id="m1",
@@ -26,8 +26,9 @@ def judged(*verdicts: Verdict, now: float = NOW):
         facts=b'{"message_id":"m1","metadata":{"order_id":"1"},"tag":"orders"}',
         context=b'{"project":"demo"}',
         recipients=[verdict.recipient for verdict in verdicts],
+        options=options or Options(),
     )
-    return judge(entry, verdicts, Schedule((60.0,), jitter=0.0), now)
+    return judge(entry, verdicts, lambda _: Schedule((60.0,), jitter=0.0), now, warn_after)
 
 
 def names(events) -> list[str]:
@@ -127,3 +128,18 @@ def test_recipients_of_one_attempt_come_to_different_ends() -> None:
     assert [outcome.state for outcome in outcomes] == [State.DELIVERED, State.BOUNCED, State.DEFERRED]
     assert [outcome.recipient.number for outcome in outcomes] == [7, 8, 9]
     assert names(events) == ["sent", "delivered", "hard_bounced", "soft_bounced"]
+
+
+def test_a_delay_is_measured_from_the_first_deferral_and_told_from_then_on():
+    [first], _ = judged(Verdict(jane(), LATER), now=1000.0, warn_after=600.0)
+    assert (first.first_deferred, first.warned) == (1000.0, False)
+    [second], _ = judged(Verdict(jane(attempts=1, first_deferred=1000.0), LATER), now=1600.0, warn_after=600.0)
+    assert (second.first_deferred, second.warned) == (1000.0, True)
+    [third], _ = judged(Verdict(jane(attempts=2, first_deferred=1000.0, warned=True), LATER), now=1700.0)
+    assert third.warned
+
+
+def test_no_event_tells_of_a_report():
+    for reply in (OK, LATER, NEVER):
+        _, events = judged(Verdict(jane(), reply, handed_over=True), options=Options(report=True))
+        assert not events

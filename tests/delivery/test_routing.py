@@ -141,3 +141,17 @@ def test_capture_all_keeps_everything_at_home(office: Office) -> None:
 
 def test_every_kind_of_tls_towards_a_smarthost_is_one_of_the_clients() -> None:
     assert {kind.value for kind in SmarthostTLS} <= {mode.value for mode in TLSMode}
+
+
+def test_a_lanes_schedule_and_lifetime_are_its_routes_or_else_the_daemons(office: Office) -> None:
+    routing = office.routing(delays=(60.0,), lifetime=86400.0)
+    lane = office.lane(TransportKind.MX)
+    assert 60 <= routing.schedule_of(lane).due(1, 0.0, 1e9) <= 66
+    assert routing.lifetime_of(lane) == 86400.0
+    office.store.update_route("demo", "r1", lambda route: evolve(route, schedule=(600.0, 1200.0), lifetime=3600.0))
+    assert 600 <= routing.schedule_of(lane).due(1, 0.0, 1e9) <= 660
+    assert 1200 <= routing.schedule_of(lane).due(2, 0.0, 1e9) <= 1320
+    assert routing.lifetime_of(lane) == 3600.0
+    gone = Lane("gone", "example.com")
+    assert routing.lifetime_of(gone) == 86400.0
+    assert routing.schedule_of(gone) is routing.schedule_of(Lane("gone", "other.example"))

@@ -178,6 +178,18 @@ def test_a_domain_is_added_listed_and_removed(run: Run, tmp_path: Path) -> None:
     directory.close()
 
 
+def test_a_route_has_a_schedule_and_a_lifetime_of_its_own(run: Run) -> None:
+    run("project", "create", "demo")
+    news = ("--project", "demo", "news", "--json")
+    created = run("route", "create", *news, "--schedule", "5m, 1h 4h", "--lifetime", "2d").object
+    assert (created["schedule"], created["lifetime"]) == ([300.0, 3600.0, 14400.0], 172800.0)
+    updated = run("route", "update", *news, "--lifetime", "12h").object
+    assert (updated["schedule"], updated["lifetime"]) == ([300.0, 3600.0, 14400.0], 43200.0)
+    assert "300, 3600, 14400" in run("route", "list", "--project", "demo").out
+    given_back = run("route", "update", *news, "--schedule", "default", "--lifetime", "default").object
+    assert (given_back["schedule"], given_back["lifetime"]) == (None, None)
+
+
 def test_a_route_says_what_its_mail_tells_of_the_client(run: Run) -> None:
     run("project", "create", "demo")
     news = ("--project", "demo", "news", "--json")
@@ -234,6 +246,8 @@ def test_a_smarthost_is_given_changed_and_taken_away(run: Run, tmp_path: Path) -
         (("route", "delete", "--project", "demo", "outgoing", "--yes"), os.EX_DATAERR),
         (("route", "update", "--project", "demo", "outgoing", "--received", "half"), os.EX_USAGE),
         (("route", "update", "--project", "demo", "outgoing", "--mint-message-id", "--keep-message-id"), os.EX_USAGE),
+        (("route", "update", "--project", "demo", "outgoing", "--schedule", "soon"), os.EX_USAGE),
+        (("route", "update", "--project", "demo", "outgoing", "--lifetime", "5"), os.EX_USAGE),
         (("domain", "create", "example.com"), os.EX_USAGE),
         (("domain", "create", "--project", "demo", "no_domain"), os.EX_DATAERR),
         (("domain", "create", "--project", "demo", "known.example"), os.EX_CANTCREAT),

@@ -305,7 +305,10 @@ def test_a_spool_of_another_version_is_69_in_words(run: Run, config: Path) -> No
 
 @pytest.mark.usefixtures("ids")
 def test_a_damaged_spool_is_69_in_words(run: Run, config: Path) -> None:
-    (config.parent / "state" / "spool" / "0" / "spool.db").write_bytes(b"not a database at all, and long enough" * 500)
+    database = config.parent / "state" / "spool" / "0" / "spool.db"
+    database.write_bytes(b"not a database at all, and long enough" * 500)
+    for beside in ("spool.db-wal", "spool.db-shm"):
+        database.with_name(beside).unlink(missing_ok=True)  # what is still in there would be read in place of what was overwritten
     ran = run("list")
     assert ran.code == os.EX_UNAVAILABLE
     assert "not a database" in ran.err

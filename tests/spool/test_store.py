@@ -14,7 +14,7 @@ from zope.interface.verify import verifyObject
 
 from lettermta.event import CREATED, DELIVERED
 from lettermta.interfaces import ISpool
-from lettermta.message import IdempotencyKey, Lane, State
+from lettermta.message import IdempotencyKey, Lane, Message, Options, Outcome, State
 from lettermta.spool import store
 from lettermta.spool.content import MemoryContent
 from lettermta.spool.damage import SpoolDamaged
@@ -194,6 +194,51 @@ def test_attempts_are_counted_and_handing_over_sticks(desk: Desk) -> None:
     [recipient] = desk.due(now=NOW + 1000)[0].recipients
     assert (recipient.attempts, recipient.handed_over) == (3, True)
     assert desk.rows()[0]["last_reply"] == "453 later"
+
+
+def report_on(desk: Desk, data: bytes = b"Subject: Report\r\n\r\nIt failed.\r\n") -> Message:
+    return desk.message("shop@example.net", data=data, sender="", options=Options(report=True))
+
+
+def test_a_report_is_stored_in_the_commit_of_the_outcome_that_it_tells_of(desk: Desk) -> None:
+    """HARD-CASES row 19: there is no moment with the one and not the other."""
+    desk.store("a@example.com")
+    [entry] = desk.due()
+    [recipient] = entry.recipients
+    report = report_on(desk)
+    commits: list[list[object]] = []
+    whole = desk.spool._writer._committed
+    desk.spool._writer._committed = lambda units: (commits.append(list(units)), whole(units))  # type: ignore[assignment,return-value]
+    desk.reactor.wait(desk.spool.record(entry, [Outcome(recipient, State.BOUNCED, "550 no")], [], reports=[report]))
+    assert [len(units) for units in commits] == [1]
+    assert [(row["id"], row["sender"], row["recipient"]) for row in desk.rows()] == [(report.id, "", "shop@example.net")]
+    told = desk.entries[-1]
+    assert (told.id, told.options.report, told.sender) == (report.id, True, "")
+    assert desk.content(told) == b"Subject: Report\r\n\r\nIt failed.\r\n"
+    again = desk.reopened()
+    [entry] = again.due("example.net")
+    assert (entry.id, entry.options.report) == (report.id, True)
+    assert again.content(entry) == b"Subject: Report\r\n\r\nIt failed.\r\n"
+    desk.spool, desk.reactor = again.spool, again.reactor
+
+
+def test_an_outcome_whose_report_can_not_be_stored_is_not_stored(desk: Desk) -> None:
+    known = desk.store("a@example.com")
+    [entry] = desk.due()
+    twice = desk.message("shop@example.net", sender="", id=known.id)
+    with pytest.raises(sqlite3.IntegrityError):
+        desk.reactor.wait(desk.spool.record(entry, [Outcome(entry.recipients[0], State.BOUNCED, "550 no")], [], reports=[twice]))
+    assert [(row["id"], row["state"]) for row in desk.rows()] == [(known.id, "queued")]
+
+
+def test_the_first_deferral_and_the_warning_are_kept(desk: Desk) -> None:
+    desk.store("a@example.com")
+    [entry] = desk.due()
+    assert (entry.recipients[0].first_deferred, entry.recipients[0].warned) == (0.0, False)
+    outcome = Outcome(entry.recipients[0], State.DEFERRED, "451 later", NOW + 60, first_deferred=NOW, warned=True)
+    desk.reactor.wait(desk.spool.record(entry, [outcome], []))
+    [entry] = desk.due(now=NOW + 60)
+    assert (entry.recipients[0].first_deferred, entry.recipients[0].warned) == (NOW, True)
 
 
 def test_due_recipients_come_earliest_first_grouped_by_message_and_limited(desk: Desk) -> None:

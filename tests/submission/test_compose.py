@@ -6,6 +6,7 @@ import re
 from email.utils import parsedate_to_datetime
 
 import pytest
+from attrs import evolve
 
 from lettermta.accounts.model import ReceivedField
 from lettermta.message import Envelope, Peer
@@ -204,3 +205,9 @@ def test_each_mailbox_is_stored_once(site: Site) -> None:
 def test_the_message_expires_after_its_lifetime(site: Site) -> None:
     message = site.accepted(HEAD + "\n").message
     assert message.expires == message.created + 432_000
+
+
+def test_a_route_may_have_a_lifetime_of_its_own(site: Site) -> None:
+    site.accounts.update_route("demo", "outgoing", lambda route: evolve(route, lifetime=3600.0))
+    message = site.accepted(HEAD + "\nHi\n").message
+    assert message.expires == message.created + 3600

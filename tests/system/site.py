@@ -39,6 +39,8 @@ ZONE = {
     "secure.test": {"MX": [(10, "mx.secure.test")]},
     "mx.secure.test": {"A": [SECURE]},
     "null.test": {"MX": [(0, ".")]},
+    "shop.test": {"MX": [(10, "mx.shop.test")]},
+    "mx.shop.test": {"A": [FIRST]},
 }
 """All domains but those of other tests' own; what isn't here doesn't exist."""
 

@@ -73,6 +73,8 @@ class _CaptureChannel:
     reactor: Any
     threads: _Threads
     usable: bool = True
+    host: str | None = None
+    dsn: bool = False
 
     @property
     def description(self) -> str:

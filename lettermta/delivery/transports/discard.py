@@ -26,6 +26,8 @@ class DiscardTransport:
 @implementer(IChannel)
 class _DiscardChannel:
     description = "discarded"
+    host = None
+    dsn = False
 
     def __init__(self) -> None:
         self.usable = True

@@ -65,7 +65,7 @@ def value(kind: Kind[T]) -> Callable[[str], T]:
     return parse
 
 
-def limit(kind: Kind[int]) -> Callable[[str], int | None]:
-    """The type of a limit that a project can do without."""
+def limit(kind: Kind[T]) -> Callable[[str], T | None]:
+    """The type of a value that a project or a route can do without: ``default`` stands for the daemon's own."""
     parse = value(kind)
     return lambda text: None if text == "default" else parse(text)

@@ -39,6 +39,10 @@ def _cell(value: object) -> str:
     match value:
         case None | "":
             return "-"
+        case tuple():
+            return ", ".join(map(_cell, value))
+        case float() if value.is_integer():
+            return str(int(value))
         case bool():
             return "yes" if value else "no"
         case {"host": str(host), "port": port, "tls": tls, "username": username}:

@@ -12,7 +12,7 @@ from lettermta.accounts.shown import shown_route
 from lettermta.accounts.store import AccountStore
 from lettermta.config import kinds
 from lettermta.ops.admin.commands import Commands
-from lettermta.ops.admin.given import Misused, ask_for_change, confirm, value
+from lettermta.ops.admin.given import Misused, ask_for_change, confirm, limit, value
 from lettermta.ops.admin.printing import print_many, print_one
 
 
@@ -43,6 +43,20 @@ def add_commands(commands: Commands) -> None:
         message_id.add_argument(
             "--keep-message-id", dest="mint_message_id", action="store_false", help="leave a message its Message-ID (so it is at first)"
         )
+        command.add_argument(
+            "--schedule",
+            metavar="LIST",
+            type=limit(kinds.DURATIONS),
+            default=argparse.SUPPRESS,
+            help='delays between attempts, like "5m, 1h, 4h", the last one repeated; or `default`',
+        )
+        command.add_argument(
+            "--lifetime",
+            metavar="TIME",
+            type=limit(kinds.DURATION),
+            default=argparse.SUPPRESS,
+            help="how long a message is tried, like 2d, or `default`",
+        )
     show = commands.add("show", _show, "show a route")
     delete = commands.add_delete(_delete, "delete a route that isn't the default")
     listing = commands.add("list", _list, "list a project's routes")
@@ -63,13 +77,16 @@ def _create(args: argparse.Namespace, store: AccountStore) -> None:
         default=args.default,
         received=args.received or ReceivedField.FULL,
         mint_message_id=bool(args.mint_message_id),
+        schedule=getattr(args, "schedule", None),
+        lifetime=getattr(args, "lifetime", None),
     )
     print_one(args, shown_route(route, args.project), f"route {route.slug} of project {args.project} is there")
 
 
 def _list(args: argparse.Namespace, store: AccountStore) -> None:
     routes = (shown_route(route, args.project) for route in store.routes(args.project))
-    print_many(args, ("slug", "kind", "transport", "smarthost", "received", "mint_message_id", "default", "created", "id"), routes)
+    columns = ("slug", "kind", "transport", "smarthost", "received", "mint_message_id", "schedule", "lifetime", "default", "created", "id")
+    print_many(args, columns, routes)
 
 
 def _show(args: argparse.Namespace, store: AccountStore) -> None:
@@ -78,7 +95,8 @@ def _show(args: argparse.Namespace, store: AccountStore) -> None:
 
 def _update(args: argparse.Namespace, store: AccountStore) -> None:
     given = (args.kind, args.transport, args.received, args.mint_message_id, *_smarthost_options(args))
-    ask_for_change([args.default, *(option is not None for option in given)])
+    times = (hasattr(args, "schedule"), hasattr(args, "lifetime"))
+    ask_for_change([args.default, *times, *(option is not None for option in given)])
 
     def change(route: Route) -> Route:
         transport = args.transport or (TransportKind.SMARTHOST if args.smarthost else route.transport)
@@ -90,6 +108,8 @@ def _update(args: argparse.Namespace, store: AccountStore) -> None:
             default=args.default or route.default,
             received=args.received or route.received,
             mint_message_id=route.mint_message_id if args.mint_message_id is None else args.mint_message_id,
+            schedule=getattr(args, "schedule", route.schedule),
+            lifetime=getattr(args, "lifetime", route.lifetime),
         )
 
     route = store.update_route(args.project, args.slug, change)
