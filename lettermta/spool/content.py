@@ -44,6 +44,7 @@ class BodyFiles:
         for index in range(256):
             (self._directory / f"{index:02x}").mkdir(mode=0o700, exist_ok=True)
         sync_directory(self._directory)
+        sync_directory(self._directory.parent)
 
     def path(self, name: str) -> Path:
         """Where the file ``name`` is; its last two digits, the random end of a UUIDv7, choose the folder."""

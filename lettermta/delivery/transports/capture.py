@@ -133,8 +133,13 @@ def _fault(error: OSError) -> Reply:
 
 
 def _make_maildir(directory: Path) -> None:
+    if all((directory / part).is_dir() for part in ("tmp", "new", "cur")):
+        return
     for path in (directory, *(directory / part for part in ("tmp", "new", "cur"))):
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # A power cut must not take away the folder of what was captured (HARD-CASES row 15).
+    for path in (directory, directory.parent):
+        _sync_directory(path)
 
 
 def _create(directory: Path, name: str, trace: bytes) -> int:
@@ -158,7 +163,11 @@ def _settle(directory: Path, name: str, file: int) -> None:
     """Make the message durable under its name in ``new``."""
     os.fsync(file)
     os.rename(directory / "tmp" / name, directory / "new" / name)
-    entries = os.open(directory / "new", os.O_RDONLY | os.O_DIRECTORY)
+    _sync_directory(directory / "new")
+
+
+def _sync_directory(directory: Path) -> None:
+    entries = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(entries)
     finally:
