@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from twisted.application.service import Service
@@ -91,7 +92,8 @@ class Lettermta(Service):
         self._bound: list[Bound] = []
         self._health = http.Health()
         self._http: list[IListeningPort] = []
-        self._tls: ServerTLS | None = None
+        self._tls: Mapping[str, ServerTLS] = {}
+        """By the listener's name: each has ticket keys of its own."""
         self._ports: list[IListeningPort] = []
         self._factories: list[ESMTPFactory] = []
 
@@ -159,16 +161,16 @@ class Lettermta(Service):
     def _prepare_state(self, config: Config) -> None:
         state_dir = config.mta.state_dir
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if self._tls is None:
+        if not self._tls:
             pair = self_signed(state_dir / "tls", config.mta.hostname)
-            self._tls = ServerTLS([pair], config.tls.minimum, config.tls.ciphers)
+            self._tls = self._make_tls(config, [pair])
             metrics.CERTIFICATE_SELF_SIGNED.set(1)
             self._health.check("tls", lambda: "the certificate is self-signed: clients that verify refuse it", http.Severity.WARNING)
             self.log.warn(
                 "no certificate is configured: {file} is self-signed, and clients that verify will refuse it ([tls] certificate)",
                 file=str(pair.certificate),
             )
-        metrics.CERTIFICATE_EXPIRES.set(self._tls.expires)
+        metrics.CERTIFICATE_EXPIRES.set(min(tls.expires for tls in self._tls.values()))
 
     async def _start(self) -> None:
         await self._dispatcher.start()
@@ -206,7 +208,7 @@ class Lettermta(Service):
             edge=self._edge,
             listener=listener.name,
             opening=OPENINGS[listener.security],
-            tls=self._tls,
+            tls=self._tls[listener.name],
             detection_time=listener.detection_time,
             proxies=listener.proxy_protocol_from,
         )
@@ -219,9 +221,13 @@ class Lettermta(Service):
             sinks.append(JSONLog(self._config.events.json_log, self._reactor))
         return sinks
 
-    def _configured_tls(self, config: Config) -> ServerTLS:
-        pairs = [CertificatePair(*pair) for pair in zip(config.tls.certificate, config.tls.private_key, strict=True)]
-        return ServerTLS(pairs, config.tls.minimum, config.tls.ciphers)
+    def _configured_tls(self, config: Config) -> Mapping[str, ServerTLS]:
+        return self._make_tls(config, [CertificatePair(*pair) for pair in zip(config.tls.certificate, config.tls.private_key, strict=True)])
+
+    def _make_tls(self, config: Config, pairs: Sequence[CertificatePair]) -> Mapping[str, ServerTLS]:
+        """For the listeners that were there at the start; a reload brings no new ones."""
+        names = [listener.name for listener in self._config.listeners]
+        return {name: ServerTLS(pairs, config.tls.minimum, config.tls.ciphers, name) for name in names}
 
     # -- signals
 
@@ -237,9 +243,9 @@ class Lettermta(Service):
             config = load(self._config.path)
             if config.tls.certificate:
                 tls = self._configured_tls(config)
-                metrics.CERTIFICATE_EXPIRES.set(tls.expires)
+                metrics.CERTIFICATE_EXPIRES.set(min(one.expires for one in tls.values()))
                 for factory in self._factories:
-                    factory.tls = tls
+                    factory.tls = tls[factory.listener]
         except (ConfigError, TLSFault) as error:
             metrics.RELOADS["refused"].inc()
             self.log.error("reload refused, the old configuration stays in force: {reason}", reason=str(error))

@@ -188,7 +188,8 @@ class Tls(Section):
     )
     private_key: tuple[Path, ...] = key(
         kinds.FILES,
-        "PEM files with the certificates' private keys, in the same order.",
+        "PEM files with the certificates' private keys, in the same order, of mode 0600 or 0640. RSA and ECDSA pairs for the same names "
+        "are both served.",
         default="",
         example="/etc/lettermta/privkey.pem",
         postfix="smtpd_tls_key_file",

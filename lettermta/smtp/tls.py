@@ -1,14 +1,18 @@
 """TLS for the listening side: certificates, SNI, and the self-signed pair of a first start.
 
-A context is made once per certificate pair; which one answers is decided by the name that the client asks for (RFC 6066 section 3),
-else the first. Sessions and tickets are off: with ECDSA keys they save little, and tickets must never cross listeners (HARD-CASES row 5).
+A context is made for each name that certificates are given for; which one answers is decided by the name that the client asks for
+(RFC 6066 section 3), else the first. Where an RSA and an ECDSA certificate are given for the same names, one context serves both and
+the client's ciphers decide. Each listener has contexts, and so ticket keys, of its own: a session of one is never resumed on another
+(HARD-CASES row 5).
 """
 
 from __future__ import annotations
 
 import datetime
+import hashlib
 import ipaddress
 import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -43,25 +47,32 @@ class CertificatePair:
 
 @implementer(IOpenSSLServerConnectionCreator)
 class ServerTLS:
-    """Makes the server's side of TLS connections from one or more certificate pairs."""
+    """Makes the server's side of TLS connections from one or more certificate pairs, for one listener."""
 
-    def __init__(self, pairs: Sequence[CertificatePair], minimum: str = "TLSv1.2", ciphers: str | None = None) -> None:
+    def __init__(
+        self, pairs: Sequence[CertificatePair], minimum: str = "TLSv1.2", ciphers: str | None = None, listener: str = "smtp"
+    ) -> None:
         self._contexts: dict[str, SSL.Context] = {}
-        first: SSL.Context | None = None
+        served: list[tuple[frozenset[str], set[type], SSL.Context]] = []
         ends: list[float] = []
         for pair in pairs:
-            chain = _chain(pair.certificate)
-            ends.append(chain[0].not_valid_after_utc.timestamp())
-            context = _context(pair, chain, MINIMUM[minimum], ciphers)
-            first = first or context
-            for name in _names(chain[0]):
+            leaf, key = _chain(pair.certificate)[0], _private_key(pair.private_key)
+            ends.append(leaf.not_valid_after_utc.timestamp())
+            names = frozenset(_names(leaf))
+            context = next((context for its, kinds, context in served if its == names and type(key) not in kinds), None)
+            if context is None:
+                context = _context(MINIMUM[minimum], ciphers, listener)
+                served.append((names, set(), context))
+            _use(context, pair, key)
+            next(kinds for _, kinds, its in served if its is context).add(type(key))
+            for name in names:
                 self._contexts.setdefault(name, context)
-        if first is None:
+        if not served:
             raise TLSFault("no certificate is given")
-        self._default = first
+        self._default = served[0][2]
         self.expires = min(ends)
         """When the first of the certificates expires, in wall-clock seconds."""
-        first.set_tlsext_servername_callback(self._choose)
+        self._default.set_tlsext_servername_callback(self._choose)
 
     def _choose(self, connection: SSL.Connection) -> None:
         asked = connection.get_servername()
@@ -87,33 +98,39 @@ def _chain(path: Path) -> list[x509.Certificate]:
         raise TLSFault(f"{path}: no PEM certificate could be read") from None
 
 
-def _context(pair: CertificatePair, chain: Sequence[x509.Certificate], minimum: int, ciphers: str | None) -> SSL.Context:
+def _context(minimum: int, ciphers: str | None, listener: str) -> SSL.Context:
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     context.set_min_proto_version(minimum)
-    context.set_options(
-        SSL.OP_NO_COMPRESSION | SSL.OP_NO_TICKET | SSL.OP_NO_RENEGOTIATION | SSL.OP_CIPHER_SERVER_PREFERENCE | SSL.OP_SINGLE_ECDH_USE
-    )
+    context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_CIPHER_SERVER_PREFERENCE | SSL.OP_SINGLE_ECDH_USE)
+    # Tickets alone: they are kept by the client, so resuming costs no memory here.
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    context.set_session_id(hashlib.sha256(listener.encode()).digest()[:32])
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
     if ciphers:
         context.set_cipher_list(ciphers.encode())
+    return context
+
+
+def _use(context: SSL.Context, pair: CertificatePair, key: _PrivateKey) -> None:
+    """Serve a pair by a context, beside those of other kinds of keys that it serves already."""
     try:
-        context.use_certificate(chain[0])
-        for issuer in chain[1:]:
-            context.add_extra_chain_cert(issuer)
+        context.use_certificate_chain_file(str(pair.certificate))
     except SSL.Error as error:
         raise TLSFault(f"{pair.certificate}: OpenSSL refuses the certificate: {_reason(error)}") from None
     try:
-        context.use_privatekey(_private_key(pair.private_key))
+        context.use_privatekey(key)
         context.check_privatekey()
     except SSL.Error as error:
         raise TLSFault(f"{pair.private_key}: not the private key of {pair.certificate}: {_reason(error)}") from None
-    return context
 
 
 def _private_key(path: Path) -> _PrivateKey:
     """The key in a PEM file. OpenSSL's own loading would ask for the passphrase of an encrypted one on the terminal, and wait there."""
     try:
+        mode = path.stat().st_mode
+        # A group that may read it is how distributions let several services share one (ssl-cert).
+        if mode & (stat.S_IRWXO | stat.S_IWGRP):
+            raise TLSFault(f"{path}: its mode {stat.S_IMODE(mode):04o} lets others use the private key: chmod 0600 or 0640")
         key = serialization.load_pem_private_key(path.read_bytes(), None)
     except OSError as error:
         raise TLSFault(f"{path}: {error.strerror}") from None

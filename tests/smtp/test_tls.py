@@ -26,6 +26,7 @@ Make = Callable[..., CertificatePair]
 def write_key(path: Path, key: object, encryption: serialization.KeySerializationEncryption | None = None) -> Path:
     form = serialization.PrivateFormat.TraditionalOpenSSL
     path.write_bytes(key.private_bytes(serialization.Encoding.PEM, form, encryption or serialization.NoEncryption()))  # type: ignore[attr-defined]
+    path.chmod(0o600)
     return path
 
 
@@ -84,8 +85,21 @@ def test_of_two_pairs_for_one_name_the_first_counts(make: Make, tmp_path: Path) 
     assert answering(ServerTLS([second, first]), "one.test") == "two.test"
 
 
-def test_rsa_and_ecdsa_are_served(make: Make) -> None:
-    assert answering(ServerTLS([make("rsa.test", key=rsa.generate_private_key(65537, 2048))]), None) == "rsa.test"
+def test_rsa_and_ecdsa_are_served_side_by_side_where_both_are_given(make: Make, tmp_path: Path) -> None:
+    first = make("mta.test", key=rsa.generate_private_key(65537, 2048))
+    rsa_pair = CertificatePair(first.certificate.rename(tmp_path / "rsa.crt"), first.private_key.rename(tmp_path / "rsa.key"))
+    tls = ServerTLS([rsa_pair, make("mta.test")])
+    for ciphers, kind in (
+        (b"ECDHE-RSA-AES128-GCM-SHA256", rsa.RSAPublicKey),
+        (b"ECDHE-ECDSA-AES128-GCM-SHA256", ec.EllipticCurvePublicKey),
+    ):
+        for name in ("mta.test", None):
+            context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+            context.set_max_proto_version(SSL.TLS1_2_VERSION)
+            context.set_cipher_list(ciphers)
+            certificate = connect(tls, name, context).connection.get_peer_certificate(as_cryptography=True)
+            assert certificate is not None
+            assert isinstance(certificate.public_key(), kind)
 
 
 def client(lowest: int, highest: int) -> SSL.Context:
@@ -120,16 +134,29 @@ def test_ciphers_of_tls_1_2_can_be_chosen(make: Make) -> None:
     assert connect(tls, context=context).connection.get_cipher_name() == "ECDHE-ECDSA-CHACHA20-POLY1305"
 
 
-def test_no_session_is_resumed(make: Make) -> None:
-    """HARD-CASES row 5: without tickets and cache none can cross listeners."""
-    tls = ServerTLS([make("one.test")])
+def test_a_session_is_resumed_on_its_own_listener_alone(make: Make) -> None:
+    """HARD-CASES row 5: each listener has ticket keys of its own."""
+    pair = make("one.test")
+    here, there = ServerTLS([pair], listener="submission"), ServerTLS([pair], listener="smtp")
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.maximum_version = ssl.TLSVersion.TLSv1_2
-    first = _with_python(tls, context, None)
+    first = _with_python(here, context, None)
     assert first.session is not None
-    assert not first.session.has_ticket
-    assert not _with_python(tls, context, first.session).session_reused
+    assert first.session.has_ticket
+    assert _with_python(here, context, first.session).session_reused
+    assert not _with_python(there, context, first.session).session_reused
+
+
+def test_what_the_key_file_gives_away_is_refused_by_its_mode(make: Make) -> None:
+    pair = make("one.test")
+    for mode in (0o604, 0o644, 0o620):
+        pair.private_key.chmod(mode)
+        with pytest.raises(TLSFault, match=f"one.test.key: its mode 0{mode:o} lets others use the private key: chmod 0600 or 0640"):
+            ServerTLS([pair])
+    for mode in (0o600, 0o400, 0o640):
+        pair.private_key.chmod(mode)
+        assert answering(ServerTLS([pair]), None) == "one.test"
 
 
 def _with_python(tls: ServerTLS, context: ssl.SSLContext, session: ssl.SSLSession | None) -> ssl.SSLObject:
@@ -166,6 +193,7 @@ def test_what_can_not_be_used_is_named_with_the_reason(make: Make, tmp_path: Pat
     good, other = make("one.test"), make("two.test")
     missing, rubbish = tmp_path / "missing.pem", tmp_path / "rubbish.pem"
     rubbish.write_text("-----BEGIN RUBBISH-----\n")
+    rubbish.chmod(0o600)
     protected = write_key(tmp_path / "protected.key", ec.generate_private_key(ec.SECP256R1()), serialization.BestAvailableEncryption(b"x"))
     wrong_sort = write_key(tmp_path / "dsa.key", dsa.generate_private_key(1024))
     assert fault(CertificatePair(good.certificate, other.private_key)).startswith(
