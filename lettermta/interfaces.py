@@ -15,7 +15,20 @@ from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
 from lettermta.event import Event
-from lettermta.message import Envelope, Lane, Message, Outcome, Peer, QueueEntry, Reply, Verdict
+from lettermta.message import (
+    Attempt,
+    Change,
+    Changed,
+    Envelope,
+    HoldRule,
+    Lane,
+    Message,
+    Outcome,
+    Peer,
+    QueueEntry,
+    Reply,
+    Verdict,
+)
 
 
 class IContent(Interface):
@@ -127,8 +140,11 @@ class ISpool(Interface):
     def recall(project_id: str, key: str, now: float) -> Deferred[tuple[bytes, str] | None]:
         """Digest and message id that an idempotency key of a project stands for, unless it has expired; or None."""
 
-    def record(entry: QueueEntry, outcomes: Sequence[Outcome], events: Sequence[Event]) -> Deferred[None]:
-        """Store what an attempt came to, with its events, in one commit; a message without unfinished recipients leaves the spool."""
+    def record(entry: QueueEntry, outcomes: Sequence[Outcome], events: Sequence[Event], attempt: Attempt | None = None) -> Deferred[None]:
+        """Store what an attempt came to, with its events, in one commit; a message without unfinished recipients leaves the spool.
+
+        What an operator held or removed meanwhile stays so, unless the outcome is final. ``attempt`` is kept for its trace.
+        """
 
     def load(entry: QueueEntry) -> Deferred[IStoredContent]:
         """The content of an entry's message; fails with LookupError when it isn't there."""
@@ -147,6 +163,35 @@ class ISpool(Interface):
 
     def message(identifier: str) -> Deferred[Mapping[str, Any] | None]:
         """All there is to show of one message, or None."""
+
+    def change(change: Change, filters: Mapping[str, Any], after: int, limit: int) -> Deferred[Changed]:
+        """One step of an operation, in one commit with its events: at most ``limit`` of the recipients behind number ``after`` that pass
+        ``filters`` and are in a state that the operation is for. A message whose last unfinished recipient is removed leaves the spool.
+        """
+
+    def count(change: Change, filters: Mapping[str, Any]) -> Deferred[int]:
+        """How many recipients the operation would be for."""
+
+    def entries(filters: Mapping[str, Any], after: int, limit: int) -> Deferred[tuple[Sequence[QueueEntry], int | None]]:
+        """Unfinished recipients that pass ``filters``, as entries, and where to go on (None: nowhere)."""
+
+    def hold_rules() -> Sequence[HoldRule]:
+        """The standing rules in force."""
+
+    def add_hold_rule(conditions: Mapping[str, str], reason: str, moment: float) -> Deferred[HoldRule]:
+        """Have all mail that is stored from now on and meets every one of the conditions held."""
+
+    def drop_hold_rule(identifier: int) -> Deferred[bool]:
+        """End a standing rule; what it holds is held still. Fires with whether there was one."""
+
+    def trace(message_id: str) -> Deferred[Sequence[Mapping[str, Any]]]:
+        """Each attempt that is kept of a message, in the order of time."""
+
+    def figures(by: str) -> Deferred[Sequence[Mapping[str, Any]]]:
+        """What is in the queue, counted by ``domain``, ``project``, ``route``, ``tag`` or ``state``."""
+
+    def find_events(filters: Mapping[str, Any], after: int, limit: int) -> Deferred[Sequence[tuple[int, Event]]]:
+        """The next events behind sequence number ``after`` that pass ``filters``, ascending."""
 
     def events(after: int, limit: int) -> Deferred[Sequence[tuple[int, Event]]]:
         """The next events behind sequence number ``after``, ascending."""

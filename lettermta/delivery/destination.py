@@ -29,7 +29,7 @@ TURN = 100
 """Attempts that a channel makes at least before it is given up for a destination that has none."""
 
 Load = Callable[[QueueEntry], Deferred[IStoredContent]]
-Settle = Callable[[LaneQueue, QueueEntry, Sequence[Verdict], str], None]
+Settle = Callable[[LaneQueue, QueueEntry, Sequence[Verdict], str], object]
 """Told what an attempt came to; the last argument says by which channel."""
 Lost = Callable[[LaneQueue, QueueEntry, str], None]
 """Told that an entry has no content to send."""
@@ -249,6 +249,7 @@ class Destination:
     # -- attempts
 
     def _attempt(self, held: _Held, lane: LaneQueue, entry: QueueEntry) -> None:
+        entry.began = self._clock.seconds()
         self._load(entry).addCallbacks(self._send, self._not_loaded, (held, lane, entry), {}, (held, lane, entry))
 
     def _send(self, content: IStoredContent, held: _Held, lane: LaneQueue, entry: QueueEntry) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -19,12 +19,12 @@ from zope.interface import implementer
 
 from lettermta.delivery.destination import ChannelBudget, Destination
 from lettermta.delivery.judge import judge
-from lettermta.delivery.lane import WINDOW, LaneQueue
+from lettermta.delivery.lane import WINDOW, Hand, LaneQueue
 from lettermta.delivery.routing import Way
 from lettermta.delivery.schedule import Schedule
 from lettermta.event import Event
 from lettermta.interfaces import ISpool, ISpoolListener
-from lettermta.message import Lane, Outcome, QueueEntry, State, Verdict
+from lettermta.message import Attempt, Lane, Outcome, QueueEntry, Reply, State, Verdict
 
 LARGEST_HAND = 20_000
 """Entries in memory, of all lanes together."""
@@ -57,6 +57,9 @@ class Scheduler:
         self._destinations: dict[str, Destination] = {}
         self._hungry: OrderedDict[Lane, None] = OrderedDict()
         self._hand = 0
+        self._in_hand = Hand()
+        self._doomed: dict[int, Reply] = {}
+        """What an operator wants bounced and is under way: the reply that ends it unless the attempt does."""
         self._asked = 0
         """How many lanes the spool has been asked for and has not answered yet."""
         self._feeding = False
@@ -115,7 +118,7 @@ class Scheduler:
     def _lane(self, key: Lane) -> LaneQueue:
         lane = self._lanes.get(key)
         if lane is None:
-            lane = self._lanes[key] = LaneQueue(key)
+            lane = self._lanes[key] = LaneQueue(key, self._in_hand)
         return lane
 
     def _leave(self, lane: LaneQueue) -> None:
@@ -144,6 +147,56 @@ class Scheduler:
             for key in [key for key, destination in self._destinations.items() if destination.unused]:
                 del self._destinations[key]
             self._most_destinations = 2 * max(len(self._destinations), MAX_CHANNELS)
+
+    # -- what an operator changed
+
+    def reread(self, lanes: Iterable[Lane]) -> None:
+        """What these lanes have in the spool was changed behind us: let go of what waits in memory, and fetch what is due now. An attempt
+        under way goes on.
+        """
+        if self._stopping:
+            return
+        for key in lanes:
+            lane = self._lane(key)
+            self._let_go(lane)
+            self._leave(lane)
+
+    def _let_go(self, lane: LaneQueue) -> None:
+        if lane.way is not None:
+            self._destinations[lane.way].withdraw(lane)
+        self._hand -= lane.forget()
+
+    def bounce(self, entries: Sequence[QueueEntry], reply: Reply) -> Deferred[int]:
+        """End these entries' recipients by ``reply``, as if we had found no way to deliver them; one that is under way, unless its attempt
+        ends it. Fires with how many, once that is durable.
+        """
+        lanes = {entry.lane for entry in entries}
+        for key in lanes:
+            self._let_go(self._lane(key))
+        count = 0
+        recorded: list[Deferred[None]] = []
+        for entry in entries:
+            count += len(entry.recipients)
+            self._doomed.update({one.number: reply for one in entry.recipients if one.number in self._in_hand.numbers})
+            entry.recipients = [one for one in entry.recipients if one.number not in self._in_hand.numbers]
+            if entry.recipients:
+                lane = self._lane(entry.lane)
+                lane.take_in_hand(entry)
+                self._hand += 1
+                verdicts = [Verdict(one, reply, remote=False) for one in entry.recipients]
+                recorded.append(self._settle(lane, entry, verdicts, "the operator"))
+
+        def done(_: object) -> int:
+            self.reread(lanes)
+            return count
+
+        return gatherResults(recorded, consumeErrors=True).addCallback(done)
+
+    def _as_doomed(self, verdict: Verdict) -> Verdict:
+        reply = self._doomed.pop(verdict.recipient.number, None)
+        if reply is None or verdict.reply.positive or verdict.reply.permanent:
+            return verdict
+        return Verdict(verdict.recipient, reply, remote=False, handed_over=verdict.handed_over)
 
     # -- what waits in the spool
 
@@ -224,7 +277,7 @@ class Scheduler:
         lane = self._lane(key)
         if due > self._now():
             self._expect(key, due)
-        elif lane.in_hand:
+        elif lane.in_hand or lane.elsewhere:
             # That is one in hand, and it hides when the others are due: ask again behind it.
             lane.unsure = True
             # A busy lane is never without any.
@@ -245,7 +298,9 @@ class Scheduler:
 
     # -- what came of it
 
-    def _settle(self, lane: LaneQueue, entry: QueueEntry, verdicts: Sequence[Verdict], via: str) -> None:
+    def _settle(self, lane: LaneQueue, entry: QueueEntry, verdicts: Sequence[Verdict], via: str) -> Deferred[None]:
+        if self._doomed:
+            verdicts = [self._as_doomed(verdict) for verdict in verdicts]
         outcomes, events = judge(entry, verdicts, self._schedule, self._now())
         for outcome in outcomes:
             self.log.info(
@@ -257,16 +312,24 @@ class Scheduler:
                 attempt=outcome.recipient.attempts + 1,
                 reply=outcome.reply,
             )
-        self._record(lane, entry, outcomes, events)
+        seconds = 0.0 if entry.began is None else self._clock.seconds() - entry.began
+        return self._record(lane, entry, outcomes, events, Attempt(self._now(), seconds, via))
 
     def _quarantine(self, lane: LaneQueue, entry: QueueEntry, reason: str) -> None:
         """An entry without content can't be sent, and must not be forgotten (HARD-CASES row 14)."""
         self.log.error("{id}: quarantined: {reason}", id=entry.id, reason=reason)
         self._record(lane, entry, [Outcome(recipient, State.QUARANTINED, reason) for recipient in entry.recipients], [])
 
-    def _record(self, lane: LaneQueue, entry: QueueEntry, outcomes: Sequence[Outcome], events: Sequence[Event]) -> None:
-        self._spool.record(entry, outcomes, events).addCallbacks(
-            self._recorded, self._not_recorded, (lane, entry, outcomes), {}, (lane, entry, outcomes, events)
+    def _record(
+        self,
+        lane: LaneQueue,
+        entry: QueueEntry,
+        outcomes: Sequence[Outcome],
+        events: Sequence[Event],
+        attempt: Attempt | None = None,
+    ) -> Deferred[None]:
+        return self._spool.record(entry, outcomes, events, attempt).addCallbacks(
+            self._recorded, self._not_recorded, (lane, entry, outcomes), {}, (lane, entry, outcomes, events, attempt)
         )
 
     def _recorded(self, _: None, lane: LaneQueue, entry: QueueEntry, outcomes: Sequence[Outcome]) -> None:
@@ -284,7 +347,13 @@ class Scheduler:
         self._tidy(lane)
 
     def _not_recorded(
-        self, failure: Failure, lane: LaneQueue, entry: QueueEntry, outcomes: Sequence[Outcome], events: Sequence[Event]
+        self,
+        failure: Failure,
+        lane: LaneQueue,
+        entry: QueueEntry,
+        outcomes: Sequence[Outcome],
+        events: Sequence[Event],
+        attempt: Attempt | None,
     ) -> None:
         """The other side has the message, and only we know: keep it in hand, so that nobody sends it again, until it is on record."""
         self.log.failure("{id}: what came of an attempt could not be stored", failure=failure, id=entry.id)
@@ -294,7 +363,7 @@ class Scheduler:
 
         def again() -> None:
             del self._unrecorded[call]
-            self._record(lane, entry, outcomes, events)
+            self._record(lane, entry, outcomes, events, attempt)
 
         call = self._clock.callLater(RECORD_AGAIN_SECONDS, again)
         self._unrecorded[call] = again

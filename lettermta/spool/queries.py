@@ -4,29 +4,36 @@ Plain functions on a connection, so that the daemon runs them in its reading thr
 daemon is down. Client's octets are bound as parameters, never part of a statement.
 """
 
+# ruff: noqa: S608 - what is put into statements are our own words; values are parameters
+
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lettermta.event import Event
-from lettermta.message import WAITING, Lane, QueuedRecipient, QueueEntry
+from lettermta.message import OPEN, WAITING, Lane, QueuedRecipient, QueueEntry
+from lettermta.spool.filters import conditions
 from lettermta.spool.options import decode_options, decode_recipient
 
 _WAITING = ",".join(f"'{state}'" for state in sorted(WAITING))
+_OPEN = ",".join(f"'{state}'" for state in sorted(OPEN))
 
-_DUE = f"""
+_ENTRY = """
 SELECT m.number, m.id, m.project, m.route, m.sender, m.size, m.created, m.expires, m.facts, m.context, m.options,
        r.number, r.address, r.attempts, r.handed_over, r.options
+"""
+
+_DUE = f"""{_ENTRY}
 FROM recipient r JOIN message m ON m.number = r.message
 WHERE r.route_id = ? AND r.domain = ? AND r.state IN ({_WAITING}) AND r.due <= ?
 ORDER BY r.due, r.number LIMIT ?
-"""  # noqa: S608 - the states are our own words
+"""
 
-_LANES = f"SELECT route_id, domain, MIN(due) FROM recipient WHERE state IN ({_WAITING}) GROUP BY route_id, domain"  # noqa: S608
-_NEXT_DUE = f"SELECT MIN(due) FROM recipient WHERE route_id = ? AND domain = ? AND state IN ({_WAITING})"  # noqa: S608
+_LANES = f"SELECT route_id, domain, MIN(due) FROM recipient WHERE state IN ({_WAITING}) GROUP BY route_id, domain"
+_NEXT_DUE = f"SELECT MIN(due) FROM recipient WHERE route_id = ? AND domain = ? AND state IN ({_WAITING})"
 
 _LIST = """
 SELECT r.number, m.id, r.state, m.sender, r.address AS recipient, m.project, m.route, m.tag, m.metadata, m.size, m.created, r.due,
@@ -36,32 +43,36 @@ WHERE r.number > ?{conditions}
 ORDER BY r.number LIMIT ?
 """
 
-_CONDITIONS: Mapping[str, str] = {
-    "id": "m.id = ?",
-    "project": "m.project = ?",
-    "route": "m.route = ?",
-    "tag": "m.tag = ?",
-    "sender": "m.sender = ? COLLATE NOCASE",
-    "recipient": "r.address = ? COLLATE NOCASE",
-    "domain": "r.domain = lower(?)",
-    "state": "r.state = ?",
-    "created_before": "m.created <= ?",
-}
-"""Filters that compare a column; ``metadata`` is a mapping and has a condition for each key."""
-
 
 def due(connection: sqlite3.Connection, lane: Lane, now: float, limit: int) -> Sequence[QueueEntry]:
     """See ISpool.due."""
-    entries: dict[int, QueueEntry] = {}
-    for row in connection.execute(_DUE, (lane.route_id, lane.domain, now, limit)):
-        entry = entries.get(row[0])
+    return _entries((lane, row) for row in connection.execute(_DUE, (lane.route_id, lane.domain, now, limit)))
+
+
+def _entries(rows: Iterable[tuple[Lane, tuple[Any, ...]]]) -> list[QueueEntry]:
+    """Rows of _ENTRY grouped by message and lane."""
+    entries: dict[tuple[int, Lane], QueueEntry] = {}
+    for lane, row in rows:
+        entry = entries.get((row[0], lane))
         if entry is None:
             number, identifier, project, route, sender, size, created, expires, facts, context, options = row[:11]
-            entry = entries[row[0]] = QueueEntry(
+            entry = entries[row[0], lane] = QueueEntry(
                 number, identifier, lane, project, route, sender, size, created, expires, facts, context, [], decode_options(options)
             )
         entry.recipients.append(QueuedRecipient(row[11], row[12], row[13], bool(row[14]), *decode_recipient(row[15])))
     return list(entries.values())
+
+
+def entries(connection: sqlite3.Connection, filters: Mapping[str, Any], after: int, limit: int) -> tuple[Sequence[QueueEntry], int | None]:
+    """See ISpool.entries. Raises KeyError for a filter that does not exist."""
+    where, values = conditions(filters)
+    statement = (
+        f"{_ENTRY}, r.route_id, r.domain FROM recipient r JOIN message m ON m.number = r.message"
+        f" WHERE r.number > ? AND r.state IN ({_OPEN}){where} ORDER BY r.number LIMIT ?"
+    )
+    rows = connection.execute(statement, [after, *values, limit]).fetchall()
+    last = rows[-1][11] if len(rows) >= limit else None
+    return _entries((Lane(row[16], row[17]), row) for row in rows), last
 
 
 def lanes(connection: sqlite3.Connection) -> Sequence[tuple[Lane, float]]:
@@ -77,18 +88,8 @@ def next_due(connection: sqlite3.Connection, lane: Lane) -> float | None:
 
 def recipients(connection: sqlite3.Connection, filters: Mapping[str, Any], after: int, limit: int) -> Sequence[Mapping[str, Any]]:
     """See ISpool.query. Raises KeyError for a filter that does not exist."""
-    conditions: list[str] = []
-    values: list[Any] = [after]
-    for name, value in filters.items():
-        if name == "metadata":
-            for key, wanted in value.items():
-                conditions.append("EXISTS (SELECT 1 FROM json_each(m.metadata) j WHERE j.key = ? AND j.value = ?)")
-                values += [key, wanted]
-        else:
-            conditions.append(_CONDITIONS[name])
-            values.append(value)
-    statement = _LIST.format(conditions="".join(f" AND {condition}" for condition in conditions))
-    cursor = connection.execute(statement, [*values, limit])
+    where, values = conditions(filters)
+    cursor = connection.execute(_LIST.format(conditions=where), [after, *values, limit])
     names = [column[0] for column in cursor.description]
     rows = [dict(zip(names, row, strict=True)) for row in cursor]
     for row in rows:
@@ -135,6 +136,35 @@ def events(connection: sqlite3.Connection, after: int, limit: int) -> Sequence[t
             (after, limit),
         )
     ]
+
+
+_EVENT_CONDITIONS: Mapping[str, str] = {
+    "id": "message_id = ?",
+    "event": "name = ?",
+    "since": "created >= ?",
+    "project": "json_extract(CAST(payload AS TEXT), '$.context.project') = ?",
+    "route": "json_extract(CAST(payload AS TEXT), '$.context.route') = ?",
+    "tag": "json_extract(CAST(payload AS TEXT), '$.data.tag') = ?",
+    "recipient": "json_extract(CAST(payload AS TEXT), '$.data.recipient') = ? COLLATE NOCASE",
+}
+
+
+def find_events(connection: sqlite3.Connection, filters: Mapping[str, Any], after: int, limit: int) -> Sequence[tuple[int, Event]]:
+    """See ISpool.find_events. Raises KeyError for a filter that does not exist."""
+    where = "".join(f" AND {_EVENT_CONDITIONS[name]}" for name in filters)
+    statement = f"SELECT sequence, id, name, message_id, created, payload FROM event WHERE sequence > ?{where} ORDER BY sequence LIMIT ?"
+    return [(row[0], Event(*row[1:])) for row in connection.execute(statement, [after, *filters.values(), limit])]
+
+
+def trace(connection: sqlite3.Connection, identifier: str) -> Sequence[Mapping[str, Any]]:
+    """See ISpool.trace."""
+    cursor = connection.execute(
+        "SELECT address AS recipient, attempt, at, seconds, via, state, reply FROM attempt WHERE message_id = ?"
+        " ORDER BY at, recipient, attempt",
+        (identifier,),
+    )
+    names = [column[0] for column in cursor.description]
+    return [dict(zip(names, row, strict=True)) for row in cursor]
 
 
 def cursor(connection: sqlite3.Connection, sink: str) -> int:

@@ -19,12 +19,27 @@ from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.interfaces import IReactorThreads
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from lettermta.event import Event
 from lettermta.interfaces import IContent, ISpool, ISpoolListener, IStoredContent
-from lettermta.message import FINAL, Lane, Message, Outcome, QueuedRecipient, QueueEntry, State, domain_of
-from lettermta.spool import queries
+from lettermta.message import (
+    FINAL,
+    WAITING,
+    Attempt,
+    Change,
+    Changed,
+    HoldRule,
+    Lane,
+    Message,
+    Outcome,
+    QueuedRecipient,
+    QueueEntry,
+    State,
+    domain_of,
+)
+from lettermta.spool import changes, figures, queries
 from lettermta.spool.content import BodyFiles, FileContent, MemoryContent, SpoolContent, sync_directory
 from lettermta.spool.options import encode_options, encode_recipient
 from lettermta.spool.reader import Reader
@@ -32,16 +47,23 @@ from lettermta.spool.schema import connect, migrate
 from lettermta.spool.writer import Unit, Writer
 
 _FINAL = ",".join(f"'{state}'" for state in sorted(FINAL))
+_WAITING = ",".join(f"'{state}'" for state in sorted(WAITING))
 
 (
-    _MESSAGE, _CONTENT, _RECIPIENT, _UPDATE, _FINISH_MESSAGE, _FINISH_CONTENT, _FINISH_RECIPIENTS, _EVENT, _CURSOR, _FORGET_KEYS, _KEY,
-) = range(11)  # fmt: skip
+    _MESSAGE, _CONTENT, _RECIPIENT, _HELD, _UPDATE, _ATTEMPT, _FINISH_MESSAGE, _FINISH_CONTENT, _FINISH_RECIPIENTS, _EVENT, _CURSOR,
+    _FORGET_KEYS, _KEY,
+) = range(13)  # fmt: skip
 
 _STATEMENTS = (
     "INSERT INTO message VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
     "INSERT INTO content VALUES (?,?,?,?)",
-    "INSERT INTO recipient VALUES (?,?,?,?,?,?,?,?,?,?,?)",
-    "UPDATE recipient SET state = ?, due = ?, attempts = attempts + 1, handed_over = handed_over OR ?, reply = ? WHERE number = ?",
+    "INSERT INTO recipient (number, message, address, route_id, domain, state, due, attempts, handed_over, reply, options, tag)"
+    " VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
+    "UPDATE recipient SET rule = ? WHERE number = ?",
+    # An operator may have held or removed it while it was under way: only what ends it changes that.
+    f"UPDATE recipient SET state = CASE WHEN ?1 IN ({_FINAL}) OR state IN ({_WAITING}) THEN ?1 ELSE state END,"  # noqa: S608 - as below
+    " due = ?2, attempts = attempts + 1, handed_over = handed_over OR ?3, reply = ?4 WHERE number = ?5",
+    "INSERT OR REPLACE INTO attempt VALUES (?,?,?,?,?,?,?,?,?)",
     f"DELETE FROM message WHERE number = ?1 AND NOT EXISTS (SELECT 1 FROM recipient WHERE message = ?1 AND state NOT IN ({_FINAL}))",  # noqa: S608 - the states are our own words
     "DELETE FROM content WHERE number = ?1 AND NOT EXISTS (SELECT 1 FROM message WHERE number = ?1)",
     "DELETE FROM recipient WHERE message = ?1 AND NOT EXISTS (SELECT 1 FROM message WHERE number = ?1)",
@@ -82,7 +104,8 @@ class Spool:
         self._reader = Reader(path, reactor.callFromThread)
         # A filter that few rows pass reads many: nobody's mail waits for that.
         self._tools_reader = Reader(path, reactor.callFromThread)
-        self._next_message = self._next_recipient = self._next_event = 1
+        self._next_message = self._next_recipient = self._next_event = self._next_rule = 1
+        self._rules: list[HoldRule] = []
 
     # -- opening and closing
 
@@ -118,6 +141,8 @@ class Spool:
             self._next_recipient = _highest(connection, "recipient", "number") + 1
             # A sequence number is never used twice, or a sink's cursor would be past a new event.
             self._next_event = max(_highest(connection, "event", "sequence"), _highest(connection, "cursor", "sequence")) + 1
+            self._rules = changes.hold_rules(connection)
+            self._next_rule = changes.next_rule(connection)
             self._remove_orphans(connection)
         finally:
             connection.close()
@@ -178,7 +203,7 @@ class Spool:
         body = content.body()
         if body is not None:
             self._keep_fresh(number, MemoryContent(message.head, body))
-        entries, recipients = self._new_recipients(number, message)
+        entries, recipients, held = self._new_recipients(number, message)
         told, event_rows = self._new_events(events)
         rows: list[tuple[int, Sequence[tuple[Any, ...]]]] = [
             (_MESSAGE, (_message_row(number, message),)),
@@ -186,6 +211,8 @@ class Spool:
             (_RECIPIENT, recipients),
             (_EVENT, event_rows),
         ]
+        if held:
+            rows.append((_HELD, held))
         if (key := message.idempotency) is not None:
             rows += [
                 (_FORGET_KEYS, ((message.created,),)),
@@ -193,14 +220,24 @@ class Spool:
             ]
         return Unit(rows=rows, told=(entries, told))
 
-    def _new_recipients(self, number: int, message: Message) -> tuple[list[QueueEntry], list[tuple[Any, ...]]]:
-        """The entries, one a domain, and the rows of a new message's recipients."""
+    def _new_recipients(self, number: int, message: Message) -> tuple[list[QueueEntry], list[tuple[Any, ...]], list[tuple[int, int]]]:
+        """The entries, one a domain, and the rows of a new message's recipients; those that a rule holds are only rows, with its number."""
         entries: dict[str, QueueEntry] = {}
-        rows = []
+        rows: list[tuple[Any, ...]] = []
+        held: list[tuple[int, int]] = []
         state, due = (State.QUEUED, 0.0) if message.hold_until is None else (State.SCHEDULED, message.hold_until)
         for recipient in message.recipients:
             address = recipient.address
             domain = domain_of(address)
+            if self._rules and (rule := self._rule_for(message, domain)) is not None:
+                key = self._next_recipient
+                self._next_recipient += 1
+                held.append((rule.id, key))
+                rows.append((
+                    key, number, address, message.route_id, domain, State.HELD.value, due or message.created, 0, 0, rule.reason,
+                    encode_recipient(recipient), message.tag,
+                ))  # fmt: skip
+                continue
             entry = entries.get(domain)
             if entry is None:
                 entry = entries[domain] = QueueEntry(
@@ -223,8 +260,13 @@ class Spool:
             self._next_recipient += 1
             entry.recipients.append(QueuedRecipient(key, address, notify=recipient.notify, orcpt=recipient.orcpt))
             options = encode_recipient(recipient)
-            rows.append((key, number, address, message.route_id, domain, state.value, due or message.created, 0, 0, "", options))
-        return list(entries.values()), rows
+            rows.append(
+                (key, number, address, message.route_id, domain, state.value, due or message.created, 0, 0, "", options, message.tag)
+            )
+        return list(entries.values()), rows, held
+
+    def _rule_for(self, message: Message, domain: str) -> HoldRule | None:
+        return next((rule for rule in self._rules if rule.holds(message, domain)), None)
 
     def _new_event(self, event: Event) -> tuple[int, tuple[Any, ...]]:
         sequence = self._next_event
@@ -288,16 +330,19 @@ class Spool:
             raise LookupError(f"the body file {file} of message {entry.id} has {found} octets, not {size}")
         return FileContent(head, path, size, self._threaded)
 
-    def record(self, entry: QueueEntry, outcomes: Sequence[Outcome], events: Sequence[Event]) -> Deferred[None]:
+    def record(
+        self, entry: QueueEntry, outcomes: Sequence[Outcome], events: Sequence[Event], attempt: Attempt | None = None
+    ) -> Deferred[None]:
         """See ISpool."""
         updates = [(o.state.value, o.due, int(o.handed_over), o.reply, o.recipient.number) for o in outcomes]
         told, rows = self._new_events(events)
         statements: list[tuple[int, Sequence[tuple[Any, ...]]]] = [(_UPDATE, updates), (_EVENT, rows)]
+        if attempt is not None:
+            statements.append((_ATTEMPT, [_attempt_row(entry.id, outcome, attempt) for outcome in outcomes]))
         work = None
         if any(outcome.state in FINAL for outcome in outcomes):
-            fresh = self._fresh.pop(entry.number, None)
-            if fresh is not None:
-                self._fresh_octets -= fresh.size
+            fresh = self._fresh.get(entry.number)
+            self._forget_fresh(entry.number)
             finished = ((entry.number,),)
             statements += [(_FINISH_MESSAGE, finished), (_FINISH_RECIPIENTS, finished)]
             if fresh is None:
@@ -341,6 +386,84 @@ class Spool:
         """See ISpool."""
         return self._tools_reader.ask(queries.message, identifier)
 
+    def count(self, change: Change, filters: Mapping[str, Any]) -> Deferred[int]:
+        """See ISpool."""
+        return self._tools_reader.ask(changes.count, change, filters)
+
+    def change(self, change: Change, filters: Mapping[str, Any], after: int, limit: int) -> Deferred[Changed]:
+        """See ISpool. They are chosen by a reader, so that a filter which few rows pass does not hold up the writer."""
+        chosen = self._tools_reader.ask(changes.choose, change, filters, after, limit)
+        return chosen.addCallback(self._change_chosen, change, limit)
+
+    def _change_chosen(self, numbers: Sequence[int], change: Change, limit: int) -> Changed | Deferred[Changed]:
+        if not numbers:
+            return Changed(0, None)
+        sequence = self._next_event
+        self._next_event += len(numbers)
+        told: list[tuple[int, Event]] = []
+
+        def work(connection: sqlite3.Connection) -> changes.Applied:
+            applied = changes.apply(connection, change, numbers, sequence)
+            told[:] = applied.events
+            return applied
+
+        def applied(result: changes.Applied) -> Changed:
+            for number in result.gone:
+                self._forget_fresh(number)
+            for name in result.files:
+                self._remove_body(name)
+            return Changed(result.count, numbers[-1] if len(numbers) >= limit else None, frozenset(result.lanes))
+
+        return self._writer.put(Unit(rows=(), told=((), told), work=work)).addCallback(applied)
+
+    def _forget_fresh(self, number: int) -> None:
+        fresh = self._fresh.pop(number, None)
+        if fresh is not None:
+            self._fresh_octets -= fresh.size
+
+    def entries(self, filters: Mapping[str, Any], after: int, limit: int) -> Deferred[tuple[Sequence[QueueEntry], int | None]]:
+        """See ISpool."""
+        return self._tools_reader.ask(queries.entries, filters, after, limit)
+
+    def hold_rules(self) -> Sequence[HoldRule]:
+        """See ISpool."""
+        return tuple(self._rules)
+
+    def add_hold_rule(self, conditions: Mapping[str, str], reason: str, moment: float) -> Deferred[HoldRule]:
+        """See ISpool. Raises ValueError when the conditions are none. What is stored behind it is held in its commit."""
+        rule = changes.new_hold_rule(self._next_rule, conditions, reason, moment)
+        self._next_rule += 1
+        self._rules.append(rule)
+
+        def failed(failure: Failure) -> Failure:
+            self._rules.remove(rule)
+            return failure
+
+        added = self._writer.put(Unit(rows=(), work=lambda connection: changes.add_hold_rule(connection, rule)))
+        return added.addCallbacks(lambda _: rule, failed)
+
+    def drop_hold_rule(self, identifier: int) -> Deferred[bool]:
+        """See ISpool."""
+
+        def dropped(there_was: bool) -> bool:
+            self._rules = [rule for rule in self._rules if rule.id != identifier]
+            return there_was
+
+        work = Unit(rows=(), work=lambda connection: changes.drop_hold_rule(connection, identifier))
+        return self._writer.put(work).addCallback(dropped)
+
+    def trace(self, message_id: str) -> Deferred[Sequence[Mapping[str, Any]]]:
+        """See ISpool."""
+        return self._tools_reader.ask(queries.trace, message_id)
+
+    def figures(self, by: str) -> Deferred[Sequence[Mapping[str, Any]]]:
+        """See ISpool."""
+        return self._tools_reader.ask(figures.figures, by)
+
+    def find_events(self, filters: Mapping[str, Any], after: int, limit: int) -> Deferred[Sequence[tuple[int, Event]]]:
+        """See ISpool."""
+        return self._tools_reader.ask(queries.find_events, filters, after, limit)
+
     # -- the events outbox
 
     def events(self, after: int, limit: int) -> Deferred[Sequence[tuple[int, Event]]]:
@@ -374,7 +497,7 @@ class Spool:
                     break
                 old, count = sequence, count + 1
             connection.execute("DELETE FROM event WHERE sequence <= ?", (old,))
-            return count
+            return count + changes.trim_attempts(connection, before, TRIM_ROWS)
 
         return self._writer.put(Unit(rows=(), work=work))
 
@@ -401,6 +524,14 @@ def _message_row(number: int, message: Message) -> tuple[Any, ...]:
         message.context,
         encode_options(message.options),
     )
+
+
+def _attempt_row(identifier: str, outcome: Outcome, attempt: Attempt) -> tuple[Any, ...]:
+    one = outcome.recipient
+    return (
+        identifier, one.number, one.attempts + 1, one.address, attempt.moment, attempt.seconds, attempt.via, outcome.state.value,
+        outcome.reply,
+    )  # fmt: skip
 
 
 def _finish_content(number: int) -> Any:

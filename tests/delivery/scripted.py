@@ -282,8 +282,8 @@ class StagedSpool(MemorySpool):
     def store(self, message, events):
         return self._write(lambda: MemorySpool.store(self, message, events))
 
-    def record(self, entry, outcomes, events):
-        return self._write(lambda: MemorySpool.record(self, entry, outcomes, events))
+    def record(self, entry, outcomes, events, attempt=None):
+        return self._write(lambda: MemorySpool.record(self, entry, outcomes, events, attempt))
 
     def load(self, entry):
         return self._read(lambda: MemorySpool.load(self, entry))
