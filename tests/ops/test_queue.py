@@ -19,6 +19,7 @@ from attrs import frozen
 from lettermta.event import timestamp
 from lettermta.message import State
 from lettermta.ops import queue
+from lettermta.ops.queue_source import source
 from lettermta.ops.queue_text import TABLE_WIDTH, Listing, cut, span, visible
 
 from ..spool.hand import NOW, Desk
@@ -224,9 +225,9 @@ def many(config: Path) -> None:
 def test_a_long_list_streams(config: Path, daemon: Callable[[], None], up: bool) -> None:
     if up:
         daemon()
-    source = queue._source(config.parent / "state")
+    asked = source(config.parent / "state")
     tracemalloc.start()
-    count = sum(1 for _ in source.recipients({}))
+    count = sum(1 for _ in asked.recipients({}))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert count == 20_000
