@@ -2,7 +2,7 @@
 
 Rows go to standard output as they come, so a list of a million needs no more memory than one of ten. ``--json`` prints one object a
 line. Exit codes follow sysexits: 64 the command line, 66 no spool, 68 no such message, 69 a spool or daemon that does not answer, 77 no
-permission, 78 the configuration.
+permission, 78 the configuration; 65: verify found faults, 1: the operator said no.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import Any
 from lettermta.config import ConfigError, load
 from lettermta.event import timestamp
 from lettermta.message import FINAL, WAITING
-from lettermta.ops import queue_changes
+from lettermta.ops import queue_changes, queue_top, queue_views
 from lettermta.ops.command_line import Parser, config_path, reader_left, say
 from lettermta.ops.privileges import become_owner
 from lettermta.ops.queue_asking import add_filters, filters_of, print_json, text
-from lettermta.ops.queue_source import DaemonFault, NeedsDaemon, Source, source
+from lettermta.ops.queue_source import DaemonFault, NeedsDaemon, Source, files, source
 from lettermta.ops.queue_text import Listing, message_lines
 from lettermta.spool.offline import SpoolTaken
 from lettermta.spool.schema import DatabaseFault, SpoolVersionError
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         state_dir = load(config_path(getattr(args, "config", None))).mta.state_dir
         become_owner(state_dir)
-        code: int = args.run(args, source(state_dir))
+        code: int = args.run(args, files(state_dir) if args.on_files else source(state_dir))
         sys.stdout.flush()
         return code
     except BrokenPipeError:
@@ -138,7 +138,8 @@ def _parser() -> Parser:
     add_filters(listing)
     showing = _command(commands, "show", _show, "all about one message, also when it has left the queue and its events are kept")
     showing.add_argument("id", type=text, metavar="ID")
-    queue_changes.add_commands(lambda name, run, words: _command(commands, name, run, words))
+    for room in (queue_changes, queue_views, queue_top):
+        room.add_commands(lambda name, run, words: _command(commands, name, run, words))
     return parser
 
 
@@ -146,7 +147,7 @@ def _command(commands: Any, name: str, run: Any, words: str) -> argparse.Argumen
     command: argparse.ArgumentParser = commands.add_parser(name, help=words, description=words, allow_abbrev=False)
     command.add_argument("-c", dest="config", metavar="FILE", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     command.add_argument("--json", action="store_true", help="one JSON object a line")
-    command.set_defaults(run=run)
+    command.set_defaults(run=run, on_files=False)
     return command
 
 

@@ -147,7 +147,12 @@ def source(state_dir: Path) -> Source:
         return Daemon(path)
     except (FileNotFoundError, ConnectionRefusedError):
         pass
+    return Files(Offline(files(state_dir)))
+
+
+def files(state_dir: Path) -> Path:
+    """The directory of the spool's files; raises FileNotFoundError when there are none."""
     directory = state_dir / "spool" / "0"
     if not (directory / "spool.db").exists():
         raise FileNotFoundError(f"{directory / 'spool.db'}: there is no spool yet: the daemon makes it at its first start")
-    return Files(Offline(directory))
+    return directory
