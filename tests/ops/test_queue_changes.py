@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
+import pty
+import re
+import select
 import sqlite3
+import struct
+import subprocess
 import sys
+import termios
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +22,7 @@ from lettermta.accounts.store import AccountStore
 from lettermta.event import timestamp
 
 from ..spool.hand import NOW, Desk, large
-from .tool import Run
+from .tool import ROOT, Run
 
 HOSTILE = ["' OR 1=1 --", "'; DROP TABLE recipient; --", "%", "*", "{0}", "a' UNION SELECT 1"]
 
@@ -50,7 +57,7 @@ def test_what_is_released_is_due_and_told(run: Run, ids: list[str]) -> None:
     assert ran.rows == [{"operation": "release", "recipients": 2}]
     assert states(run, "--id", ids[0]) == {"a": "queued", "b": "queued"}
     assert events(run, ids[0])[-2:] == ["message.released"] * 2
-    [one] = [row for row in run("events", "--json", "--id", ids[0], "--event", "message.released", "--recipient", "A@example.com").rows]
+    [one] = run("events", "--json", "--id", ids[0], "--event", "message.released", "--recipient", "A@example.com").rows
     assert one["data"]["released_at"].endswith("Z")
     assert one["data"]["message_id"] == ids[0]
 
@@ -164,8 +171,6 @@ def test_what_is_the_work_of_delivery_needs_a_daemon(run: Run) -> None:
 
 
 def test_a_spool_that_is_being_taken_by_a_daemon_is_not_changed(run: Run, ids: list[str], config: Path) -> None:
-    import fcntl
-
     with (config.parent / "state" / "spool" / "0" / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         ran = run("hold", "--all", "--yes")
@@ -313,3 +318,68 @@ def test_faults_of_the_spool_are_told_each(run: Run, ids: list[str], config: Pat
         ("a recipient in a state that there is none of", "99"),
         ("a body file without a message", orphan.name),
     }
+
+
+# -- what goes on
+
+
+def on_terminal(config: Path, *argv: str) -> tuple[subprocess.Popen[bytes], int]:
+    """The tool on a terminal of 120 columns and 20 lines, and the terminal's other end."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 20, 120, 0, 0))
+    command = [sys.executable, "-m", "lettermta.ops.queue", "-c", str(config), *argv]
+    process = subprocess.Popen(command, cwd=ROOT, stdin=slave, stdout=slave, stderr=slave)
+    os.close(slave)
+    return process, master
+
+
+def read_until(master: int, words: bytes) -> bytes:
+    said = b""
+    while words not in said:
+        assert select.select([master], [], [], 30)[0], said
+        said += os.read(master, 65_536)
+    return said
+
+
+@pytest.mark.usefixtures("both")
+def test_top_shows_the_queue_live_and_puts_the_terminal_back(config: Path) -> None:
+    process, master = on_terminal(config, "top")
+    screen = read_until(master, b"\x1b[J")
+    assert screen.startswith(b"\x1b[?1049h")
+    lines = [re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]", b"", line).decode() for line in screen.split(b"\r\n")]
+    assert "4 recipients in the queue, by domain" in lines[0]
+    assert [line.split()[0] for line in lines if "example." in line] == ["3", "1"]
+    assert max(map(len, lines)) <= 120
+    os.write(master, b"t")
+    assert b" red" in read_until(master, b"by tag") + read_until(master, b"\x1b[J")
+    os.write(master, b"q")
+    assert read_until(master, b"\x1b[?1049l").endswith(b"\x1b[?25h\x1b[?1049l")
+    assert process.wait(timeout=30) == os.EX_OK
+    assert termios.tcgetattr(master)[3] & termios.ECHO
+    os.close(master)
+
+
+def test_events_are_followed_as_they_come(run: Run, ids: list[str], config: Path, daemon: Callable[..., None]) -> None:
+    daemon()
+    process, master = on_terminal(config, "events", "--follow", "--event", "message.canceled")
+    run("remove", "--recipient", "a@example.com")
+    assert ids[0].encode() in read_until(master, b"a@example.com")
+    run("remove", "--recipient", "c@example.com")
+    assert b"message.canceled" in read_until(master, b"c@example.com")
+    process.terminate()
+    process.wait(timeout=30)
+    os.close(master)
+
+
+def test_long_work_tells_how_far_it_is(config: Path) -> None:
+    desk = Desk(config.parent / "state" / "spool" / "0")
+    desk.store(*[f"user{number}@example.com" for number in range(1200)])
+    desk.close()
+    process, master = on_terminal(config, "hold", "--all")
+    read_until(master, b"hold 1200 recipients? [y/N] ")
+    os.write(master, b"y\n")
+    said = read_until(master, b"1200 recipients held")
+    assert b"\r500 of 1200" in said
+    assert b"\r1000 of 1200" in said
+    assert process.wait(timeout=30) == os.EX_OK
+    os.close(master)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lettermta.message import BodyType, Lane, State
+from lettermta.message import BodyType, Change, Lane, Operation, State
 from lettermta.spool.schema import STEPS, SpoolVersionError, connect, migrate
 from lettermta.spool.store import Spool
 
@@ -68,10 +68,33 @@ def test_what_version_1_wrote_goes_out(tmp_path: Path) -> None:
         desk.close()
 
 
-def test_an_old_spool_comes_to_the_same_tables_as_a_new_one(tmp_path: Path) -> None:
+def test_what_version_2_wrote_goes_out(tmp_path: Path) -> None:
+    written(tmp_path, 2)
+    desk = Desk(tmp_path)
+    try:
+        lanes = dict(desk.reactor.wait(desk.spool.lanes()))
+        assert lanes == {Lane("r1", "example.com"): 1800000060.0, Lane("r1", "example.org"): 1800003600.0}
+        [joe] = desk.due("example.com", 1.8e9 + 3600)
+        [ann] = desk.due("example.org", 1.8e9 + 3600)
+        assert (ann.options.envid, ann.options.priority, ann.recipients[0].orcpt) == ("e1", 3, "rfc822;Ann@Example.ORG")
+        assert desk.content(joe) == b"Subject: Hello\r\nFrom: shop@example.net\r\n\r\nA body.\r\n"
+        assert desk.reactor.wait(desk.spool.recall("p1", "k1", 1.8e9)) == (b"digest", joe.id)
+        tags = desk.reactor.wait(desk.spool.figures("tag"))
+        assert {row["tag"]: row["count"] for row in tags} == {"orders": 2, None: 1}
+        [released] = [row for row in desk.rows() if row["state"] == "held"]
+        change = Change(Operation.RELEASE, 1.8e9)
+        assert desk.reactor.wait(desk.spool.change(change, {"id": released["id"]}, 0, 10)).count == 1
+        assert desk.told[-1][0] == 6
+        desk.record(joe, State.DELIVERED)
+    finally:
+        desk.close()
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_an_old_spool_comes_to_the_same_tables_as_a_new_one(tmp_path: Path, version: int) -> None:
     old, new = tmp_path / "old", tmp_path / "new"
     new.mkdir()
-    written(old, 1)
+    written(old, version)
     shapes = []
     for directory in (old, new):
         connection = connect(directory / "spool.db", writable=True)
