@@ -242,6 +242,12 @@ class Destination:
             self._pause = min(pause * 2, LONGEST_PAUSE)
             self._probe = self._clock.callLater(pause, self._probe_now)
 
+    def hurry(self) -> None:
+        """Probe now, if a pause is on."""
+        if self._probe is not None:
+            self._probe.cancel()
+            self._probe_now()
+
     def _probe_now(self) -> None:
         self._probe = None
         self.pump()

@@ -156,10 +156,21 @@ class Scheduler:
         """
         if self._stopping:
             return
-        for key in lanes:
-            lane = self._lane(key)
+        changed = [self._lane(key) for key in lanes]
+        for lane in changed:
             self._let_go(lane)
+        for lane in changed:
+            # Only now, or what was moved from one lane to another would be found still in the hand of the first.
             self._leave(lane)
+
+    def hurry(self, lanes: Iterable[Lane]) -> None:
+        """Reread these lanes, and don't wait for the end of a pause where their destinations could not be reached."""
+        lanes = tuple(lanes)
+        self.reread(lanes)
+        for key in lanes:
+            destination = self._destinations.get(self._way(key)[0])
+            if destination is not None:
+                destination.hurry()
 
     def _let_go(self, lane: LaneQueue) -> None:
         if lane.way is not None:

@@ -27,6 +27,9 @@ class Delivery(Protocol):
     def reread(self, lanes: Iterable[Lane]) -> None:
         """Look again at these lanes."""
 
+    def hurry(self, lanes: Iterable[Lane]) -> None:
+        """The same, and without waiting for destinations that were out of reach."""
+
     def bounce(self, entries: Sequence[QueueEntry], reply: Reply) -> Deferred[int]:
         """End the recipients of these entries by the reply."""
 
@@ -62,7 +65,8 @@ class Operations:
         after: int | None = 0
         while after is not None:
             changed: Changed = await self._spool.change(change, request["filters"], after, STEP)
-            self._delivery.reread(changed.lanes)
+            look = self._delivery.hurry if change.operation is Operation.RETRY else self._delivery.reread
+            look(changed.lanes)
             yield changed.count
             after = changed.last
 
