@@ -157,7 +157,7 @@ def test_statistics_are_read_from_an_index_alone(desk: Desk) -> None:
 
     connection = connect(desk.directory / "spool.db", writable=False)
     for column in figures._COLUMNS.values():
-        for part in figures._PARTS:
-            plan = " / ".join(row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {figures._statement(column, part)}"))
+        for part, states in figures._PARTS:
+            plan = " / ".join(row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {figures._statement(column, part, states)}"))
             assert "COVERING INDEX" in plan
     connection.close()
