@@ -16,7 +16,7 @@ from lettermta.ops.queue_asking import age, print_json, text
 from lettermta.ops.queue_source import Source
 from lettermta.ops.queue_text import span, visible
 from lettermta.spool.figures import GROUPS
-from lettermta.spool.verify import verify
+from lettermta.spool.inspection import verify
 
 _EVENT_FILTERS = ("id", "event", "project", "route", "tag", "recipient")
 _STATES = ("queued", "scheduled", "deferred", "held", "quarantined")
