@@ -7,17 +7,21 @@ INSTALLED := $(VENV)/installed
 TESTABLE := $(VENV)/testable
 FUZZABLE := $(VENV)/fuzzable
 FUZZ_SECONDS ?= 60
+CRASH_KILLS ?= 2000
 DEV := etc/dev.ini
 
-.PHONY: help run test test-clients fuzz lint bench reference clean
+.PHONY: help run test test-clients fuzz crash lint bench bench-idle bench-large reference clean
 
 help:
 	@echo "make run     start a daemon for trying out: etc/dev.ini, mail is captured"
 	@echo "make test    all tests"
 	@echo "make test-clients    real mail clients, by the code of docs/clients.md; installs what they need"
 	@echo "make fuzz    each parser under atheris for FUZZ_SECONDS (60)"
+	@echo "make crash   the crash ledger: CRASH_KILLS (2000) deaths of the daemon; CRASH_SEED repeats a run"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   messages per second, end to end"
+	@echo "make bench-idle     10,000 idle connections: memory for each, and how long another client waits"
+	@echo "make bench-large    a message of 50 MB: how much the daemon's memory grows"
 
 $(INSTALLED): setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -55,6 +59,10 @@ fuzz: $(FUZZABLE)
 	  $(BIN)/python -m fuzz $$target --seconds $(FUZZ_SECONDS) || exit 1; \
 	done
 
+# Writes its table into the page when nothing was lost.
+crash: $(TESTABLE)
+	$(BIN)/python -m crash --kills $(CRASH_KILLS) $(if $(CRASH_SEED),--seed $(CRASH_SEED)) --write docs/durability.md
+
 lint: $(TESTABLE)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -62,6 +70,12 @@ lint: $(TESTABLE)
 
 bench: $(TESTABLE)
 	$(BIN)/python bench/relay.py
+
+bench-idle: $(TESTABLE)
+	$(BIN)/python bench/idle.py
+
+bench-large: $(TESTABLE)
+	$(BIN)/python bench/large.py
 
 # What is derived from the configuration's schema.
 reference: $(TESTABLE)

@@ -86,8 +86,12 @@ class Daemon(Process):
             [BIN / "twistd", "-n", "--pidfile=", "lettermta", "-c", self._ini], stdout=self._log, stderr=subprocess.STDOUT
         )
         super().__init__(self._process.pid)
-        self.admin("project", "create", "bench")
-        wait_for(port)
+        try:
+            self.admin("project", "create", "bench")
+            wait_for(port)
+        except BaseException:
+            self.stop()
+            raise
 
     def admin(self, *arguments: str) -> str:
         """What lettermta-admin prints."""

@@ -29,7 +29,7 @@ from lettermta.smtp.tls import self_signed
 
 GROWTH_MB = 10.0
 """The goal: less than this, also at the peak."""
-STALL_SECONDS = 2.0
+STALL_SECONDS = 1.0
 """How long the sink makes the daemon wait."""
 PATIENCE = 120.0
 """Seconds for a whole message; a machine on which it takes longer is broken."""
@@ -95,7 +95,7 @@ def _replies(client: Client, count: int) -> None:
     while count:
         octets = client.recv(65536)
         if not octets:
-            raise SystemExit("the daemon hung up between chunks")
+            raise ConnectionError("the daemon hung up between chunks")
         count -= octets.count(b"\n")
 
 
@@ -163,7 +163,7 @@ def _read_content(client: Client) -> str:
 def _more(client: Client) -> bytes:
     octets = client.recv(262144)
     if not octets:
-        raise SystemExit("the daemon hung up in mid-content")
+        raise ConnectionError("the daemon hung up in mid-content")
     return octets
 
 
@@ -214,8 +214,8 @@ ROWS: dict[str, tuple[Callable[[Client], Client], Send]] = {
 }
 
 
-def row(name: str, octets: int) -> bool:
-    """Measure one way in (and, from TLS, out in TLS), print it, and say whether it is as it should be."""
+def measure(name: str, octets: int) -> Passage:
+    """Measure one way in (and, from TLS, out in TLS) with a daemon of its own."""
     dialogue, send = ROWS[name]
     with tempfile.TemporaryDirectory() as directory:
         sink = Sink(tls_context(Path(directory)) if dialogue is in_tls else None)
@@ -223,11 +223,16 @@ def row(name: str, octets: int) -> bool:
         try:
             client = dialogue(connect(daemon.port))
             warm_up(client, sink)
-            passage = Passage(daemon, client, sink, octets, send)
-            client.close()
+            with client:
+                return Passage(daemon, client, sink, octets, send)
         finally:
             daemon.stop()
             sink.close()
+
+
+def row(name: str, octets: int) -> bool:
+    """Measure one way, print it, and say whether it is as it should be."""
+    passage = measure(name, octets)
     print(
         f"{name:<12} {octets / 1e6:7.1f} MB {passage.taken_in:7.2f} s {passage.gone_out:7.2f} s"
         f" {passage.peak_in:9.1f} MB {passage.peak:9.1f} MB {passage.growth:9.1f} MB  {'whole' if passage.came_whole else 'DAMAGED'}",

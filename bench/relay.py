@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import socket
 import statistics
 import subprocess
 import sys
@@ -21,32 +20,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from bench.daemon import Daemon, free_port, wait_for
 from tests.tools import need
 
-BIN = Path(sys.executable).parent
 COUNT = re.compile(rb"mesg=(\d+)")
 
-INI = """
-[mta]
-hostname = mta.example
-state_dir = {dir}/state
-[listener bench]
-ports = {port}
-addresses = 127.0.0.1
-trusted_networks = 127.0.0.0/8
-trusted_project = bench
+RELAYED = """
 [delivery]
 relayhost = 127.0.0.1:{sink}
-[events]
-json_log = {dir}/events.jsonl
 """
-
-
-def free_port() -> int:
-    """A port of loopback that nobody has now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Sink:
@@ -74,48 +56,6 @@ class Sink:
         """End it."""
         self._process.terminate()
         self._process.wait()
-
-
-class Daemon:
-    """lettermta, started as an operator would."""
-
-    def __init__(self, directory: Path, port: int, sink: int) -> None:
-        ini = directory / "mta.ini"
-        ini.write_text(INI.format(dir=directory, port=port, sink=sink))
-        self._log = (directory / "log").open("wb")
-        self._process = subprocess.Popen(
-            [BIN / "twistd", "-n", "--pidfile=", "lettermta", "-c", ini], stdout=self._log, stderr=subprocess.STDOUT
-        )
-        subprocess.run([BIN / "lettermta-admin", "-c", ini, "project", "create", "bench"], check=True, capture_output=True)
-        wait_for(port)
-        self.pid = self._process.pid
-
-    def cpu(self) -> float:
-        """Seconds of CPU so far."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    def memory(self) -> float:
-        """Resident MB."""
-        return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-    def stop(self) -> None:
-        """End it in good order."""
-        self._process.terminate()
-        self._process.wait()
-        self._log.close()
-
-
-def wait_for(port: int) -> None:
-    """Until something listens on ``port``."""
-    end = time.monotonic() + 20
-    while time.monotonic() < end:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            return
-        except OSError:
-            time.sleep(0.05)
-    raise SystemExit(f"nothing listens on port {port}")
 
 
 def one_round(args: argparse.Namespace, port: int, sink: Sink, daemon: Daemon) -> tuple[float, float]:
@@ -150,7 +90,7 @@ def main() -> None:
         port, sink_port = free_port(), free_port()
         sink = Sink(sink_port)
         wait_for(sink_port)
-        daemon = Daemon(Path(directory), port, sink_port)
+        daemon = Daemon(Path(directory), port, RELAYED.format(sink=sink_port))
         try:
             results = []
             for number in range(args.rounds + 1):

@@ -36,7 +36,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define MARKER "250 2.0.0 Ok: queued as"
+#define MARKER "250 2.0.0 Ok: " /* behind the final dot, or the last BDAT */
 #define DESCRIPTORS 65536
 
 enum phase { NEVER, BEFORE, HALF, AFTER };
@@ -202,7 +202,8 @@ static int place(int directory, const char *path, char *out)
     length = strlen(out);
     if (length >= 4 && strcmp(out + length - 4, "-shm") == 0)
         return 0;
-    return strncmp(out, root, root_length) == 0;
+    /* The directory itself too: its entries have to be synced like all others. */
+    return strncmp(out, root, root_length) == 0 || (length == root_length - 1 && strncmp(out, root, length) == 0);
 }
 
 static const char *watched_path(int fd)
@@ -211,6 +212,30 @@ static const char *watched_path(int fd)
 }
 
 /* -- descriptors */
+
+/* Note what is in the file from `from` on, `count` octets at the most, under a record of `op`. */
+static void note_content(uint32_t op, int fd, int64_t offset, int64_t from, int64_t count, uint64_t length)
+{
+    struct stat status;
+    char link[64], *old = NULL;
+    int64_t there = 0;
+
+    fstat(fd, &status);
+    there = status.st_size - from;
+    there = there < 0 ? 0 : there > count ? count : there;
+    if (there > 0) {
+        /* The descriptor itself may be for writing only. */
+        int reader;
+        snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+        reader = REAL(open)(link, O_RDONLY | O_CLOEXEC);
+        old = malloc((size_t)there);
+        if (reader < 0 || old == NULL || pread(reader, old, (size_t)there, from) != there)
+            refuse("reading back", link);
+        REAL(close)(reader);
+    }
+    note(op, status.st_ino, offset, status.st_size, length, old, (size_t)there, NULL);
+    free(old);
+}
 
 static int opening(int directory, const char *path, int flags, mode_t mode)
 {
@@ -227,7 +252,10 @@ static int opening(int directory, const char *path, int flags, mode_t mode)
         phase = reached("create", where);
         note_entry('C', where, NULL, 0);
     } else if ((flags & O_TRUNC) && stat(where, &status) == 0 && status.st_size > 0) {
-        refuse("truncating by open", where);
+        int old = REAL(open)(where, O_RDONLY | O_CLOEXEC);
+        phase = reached("truncate", where);
+        note_content('T', old, 0, 0, INT64_MAX, 0);
+        REAL(close)(old);
     }
     fd = REAL(openat)(directory, path, flags, mode);
     error = errno;
@@ -293,30 +321,6 @@ FILE *fopen64(const char *path, const char *mode)
 }
 
 /* -- what files hold */
-
-/* Note what is in the file from `from` on, `count` octets at the most, under a record of `op`. */
-static void note_content(uint32_t op, int fd, int64_t offset, int64_t from, int64_t count, uint64_t length)
-{
-    struct stat status;
-    char link[64], *old = NULL;
-    int64_t there = 0;
-
-    fstat(fd, &status);
-    there = status.st_size - from;
-    there = there < 0 ? 0 : there > count ? count : there;
-    if (there > 0) {
-        /* The descriptor itself may be for writing only. */
-        int reader;
-        snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-        reader = REAL(open)(link, O_RDONLY | O_CLOEXEC);
-        old = malloc((size_t)there);
-        if (reader < 0 || old == NULL || pread(reader, old, (size_t)there, from) != there)
-            refuse("reading back", watched[fd]);
-        REAL(close)(reader);
-    }
-    note(op, status.st_ino, offset, status.st_size, length, old, (size_t)there, NULL);
-    free(old);
-}
 
 static ssize_t writing(int fd, const void *buffer, size_t count, int64_t offset)
 {

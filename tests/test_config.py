@@ -365,7 +365,8 @@ class TestForm:
             "etc/mta.ini:8: [mta] State_Dir: unknown key (did you mean state_dir?); expected hostname, state_dir or workers",
             "etc/mta.ini:9: [mta] relayhost: unknown key (it belongs to [delivery]); expected hostname, state_dir or workers",
             "etc/mta.ini:10: [mta] colour: unknown key; expected hostname, state_dir or workers",
-            "etc/mta.ini:12: [listener smtp] name: unknown key; expected ports, addresses, security, auth_before_tls, detection_time, trusted_networks, trusted_project, proxy_protocol_from or role",
+            "etc/mta.ini:12: [listener smtp] name: unknown key; expected ports, addresses, security, auth_before_tls, detection_time, "
+            "trusted_networks, trusted_project, proxy_protocol_from or role",
         ]
 
     def test_listeners_are_needed_and_have_names_and_ports(self) -> None:

@@ -2,7 +2,8 @@
 
 Pure functions from data to octets: no I/O, no clock, no dice. Whatever stands in addresses, replies, host names and the original, a
 report has exactly three parts and only the fields that are made here: values are cut to a length, and what can't be printed in them is
-written as ``\\x{HEX}`` (the notation of RFC 6533 section 3). Lines are at most 998 octets, a report at most some 700 KB, whatever goes in.
+written as ``\\x{HEX}`` (the notation of RFC 6533 section 3). Lines are at most 998 octets and a report at most 1 MB, whatever
+goes in; as a rule it is some 3 KB.
 
 A report goes out with the null sender, to the original's sender with NOTIFY=NEVER and without RET (RFC 3461 section 6.1). It is
 8BITMIME when its body is not ASCII, and SMTPUTF8 when its header block is not.
@@ -136,7 +137,7 @@ def report(original: Original, recipients: Sequence[Reported], hostname: str, me
     fields = [
         ("Date", _date(now)),
         ("From", f"Mail Delivery System <MAILER-DAEMON@{hostname}>"),
-        ("To", f"<{visible(original.sender)}>"),
+        ("To", visible(original.sender)),
         ("Subject", dsn_text.SUBJECTS[kind]),
         ("Message-ID", f"<{visible(message_id, ascii_only=True)}>"),
         *_thread(original.head),

@@ -18,15 +18,15 @@ MOST_VALUE = 900
 SUBJECTS: Mapping[Notify, str] = {
     Notify.FAILURE: "Your message could not be delivered",
     Notify.DELAY: "Your message is delayed",
-    Notify.SUCCESS: "Your message was delivered",
+    Notify.SUCCESS: "Your message was delivered or passed on",
 }
 """The report's Subject, by its kind."""
 
 _OPENINGS: Mapping[Notify, str] = {
     Notify.FAILURE: "Your message could not be delivered to {whom}. It will not be tried again.",
-    Notify.DELAY: "Your message has not reached {whom} yet. There is nothing you need to do: it is tried again and again, and you will be "
-    "told if it can't be delivered in the end.",
-    Notify.SUCCESS: "You asked to be told when your message was delivered. This is about {whom}.",
+    Notify.DELAY: "Your message has not reached {whom} yet. There is nothing you need to do: it is tried again until it gets there or its "
+    "time is up.",
+    Notify.SUCCESS: "You asked to be told when your message is delivered. This is about {whom}.",
 }
 
 _WIDTH = 76

@@ -115,8 +115,7 @@ class Authentication:
             metrics.LOGINS[self._mechanism, "canceled"].inc()
             return CANCELED
         if self.standing is Standing.CONFIRMING:
-            self.standing = Standing.SOMEBODY
-            return SUCCEEDED
+            return self._somebody() if line == b"\r\n" else self._malformed()
         assert self._exchange is not None
         try:
             return self._step(self._exchange.respond(_decode(line[:-2])))
@@ -150,15 +149,18 @@ class Authentication:
             logout()  # the session has ended meanwhile
             return SUCCEEDED
         self.submitter, self._logout = submitter, logout
-        self._guard.succeeded(self._peer.address)
-        metrics.LOGINS[self._mechanism, "succeeded"].inc()
         proof: bytes | None = getattr(self._credentials, "server_final", None)
         self._credentials = None
         if proof is None:
-            self.standing = Standing.SOMEBODY
-            return SUCCEEDED
+            return self._somebody()
         self.standing = Standing.CONFIRMING
         return _challenge(proof)
+
+    def _somebody(self) -> Reply:
+        self.standing = Standing.SOMEBODY
+        self._guard.succeeded(self._peer.address)
+        metrics.LOGINS[self._mechanism, "succeeded"].inc()
+        return SUCCEEDED
 
     def _failed(self, failure: Failure) -> Reply | Deferred[Reply]:
         username = getattr(self._credentials, "username", b"")

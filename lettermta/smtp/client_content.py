@@ -8,7 +8,7 @@ comes in pieces and is not as long as its row says fails with :class:`ContentDam
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from io import IncrementalNewlineDecoder
 from typing import TYPE_CHECKING, Protocol, cast

@@ -52,7 +52,7 @@ class ReplyReader:
         start = 0
         while (end := buffer.find(b"\n", start)) >= 0:
             # A bare LF ends a line too: nothing that we send depends on it, and old servers do so.
-            line = buffer[start : end - 1] if buffer[end - 1 : end] == b"\r" and end > start else buffer[start:end]
+            line = buffer[start:end].removesuffix(b"\r")
             start = end + 1
             reply = self._line(line)
             if self.fault is not None:

@@ -106,6 +106,8 @@ class Spool:
         self._tools_reader = Reader(path, reactor.callFromThread)
         self._next_message = self._next_recipient = self._next_event = self._next_rule = 1
         self._rules: list[HoldRule] = []
+        self._newest = 0
+        """The number of the last message that the listeners were told of."""
 
     # -- opening and closing
 
@@ -137,7 +139,8 @@ class Spool:
         connection = connect(self._path, writable=True)
         try:
             migrate(connection)
-            self._next_message = _highest(connection, "message", "number") + 1
+            self._newest = _highest(connection, "message", "number")
+            self._next_message = self._newest + 1
             self._next_recipient = _highest(connection, "recipient", "number") + 1
             # A sequence number is never used twice, or a sink's cursor would be past a new event.
             self._next_event = max(_highest(connection, "event", "sequence"), _highest(connection, "cursor", "sequence")) + 1
@@ -218,7 +221,14 @@ class Spool:
                 (_FORGET_KEYS, ((message.created,),)),
                 (_KEY, ((message.project_id, key.key, key.digest, message.id, key.expires),)),
             ]
-        return Unit(rows=rows, told=(entries, told))
+        unit = Unit(rows=rows, told=(entries, told))
+        if not entries:
+            unit.done.addCallback(self._all_held, number)
+        return unit
+
+    def _all_held(self, _: None, number: int) -> None:
+        """There is nothing to tell of a message that is held whole; it may be found due once it is released."""
+        self._newest = max(self._newest, number)
 
     def _new_recipients(self, number: int, message: Message) -> tuple[list[QueueEntry], list[tuple[Any, ...]], list[tuple[int, int]]]:
         """The entries, one a domain, and the rows of a new message's recipients; those that a rule holds are only rows, with its number."""
@@ -297,6 +307,8 @@ class Spool:
                 entries += unit.told[0]
                 events += unit.told[1]
             unit.done.callback(unit.result)
+        if entries:
+            self._newest = max(self._newest, entries[-1].number)
         for listener in self._listeners:
             if entries:
                 listener.entries_stored(entries)
@@ -366,7 +378,13 @@ class Spool:
 
     def due(self, lane: Lane, now: float, limit: int) -> Deferred[Sequence[QueueEntry]]:
         """See ISpool."""
-        return self._reader.ask(queries.due, lane, now, limit)
+        return self._reader.ask(queries.due, lane, now, limit).addCallback(self._told_already)
+
+    def _told_already(self, entries: Sequence[QueueEntry]) -> Sequence[QueueEntry]:
+        """Leave out what a commit has stored and its listeners have not heard of yet: the reader may see it before they do, and whoever
+        got it here and then as news would send it twice.
+        """
+        return [entry for entry in entries if entry.number <= self._newest]
 
     def recall(self, project_id: str, key: str, now: float) -> Deferred[tuple[bytes, str] | None]:
         """See ISpool."""

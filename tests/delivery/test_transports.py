@@ -8,6 +8,7 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
@@ -24,6 +25,7 @@ from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
@@ -252,9 +254,9 @@ class Loopback(TestCase):
         secret = Credentials("user", "s3cret")
         return SmarthostTransport(self.reactor, host, port, TLSMode(tls), secret, self.settings(1), trust=trust)
 
-    async def through(self, transport: ITransport, data: Content | None = None) -> list[tuple[str, bool, bool]]:
+    async def through(self, transport: ITransport, data: Content | None = None, **wishes: Any) -> list[tuple[str, bool, bool]]:
         channel = await transport.open()
-        verdicts = await channel.send(entry(), data or Content())
+        verdicts = await channel.send(entry(**wishes), data or Content())
         self.description = channel.description
         channel.close()
         return shown([verdicts])
@@ -322,6 +324,48 @@ class MXOverLoopback(Loopback):
             assert (await self.through(self.direct(port), Content(data, pieces)))[0][0].startswith("250 2.0.0")
             assert mx.messages[0].content == data
 
+    async def test_messages_leave_in_chunks_where_that_is_offered(self) -> None:
+        line = b"." + b"x" * 75 + b"\r\n"
+        large = line * 100_000
+        pieces = [large[start : start + 65_535] for start in range(0, len(large), 65_535)]
+        for extensions in (["CHUNKING"], ["PIPELINING", "CHUNKING"]):
+            mx, port = self.mx(extensions=extensions, tls=Pair(self.directory).options)
+            channel = await self.direct(port).open()
+            for data in (Content(line), Content(large, pieces), Content(line)):
+                [verdict] = await channel.send(entry(), data)
+                assert verdict.reply.positive
+            channel.close()
+            assert [message.content for message in mx.messages] == [line, large, line]
+            assert mx.commands.count(b"BDAT 65535") == len(pieces) - 1
+
+    async def test_a_refused_chunk_does_not_hurt_the_next_message(self) -> None:
+        for extensions in (["CHUNKING"], ["PIPELINING", "CHUNKING"]):
+            mx, port = self.mx(extensions=extensions)
+            mx.script("BDAT", "452 4.3.1 full", times=1)
+            mx.script("RCPT", "550 5.1.1 gone", times=1)
+            channel = await self.direct(port).open()
+            told = []
+            for data in (Content(), Content(pieces=[b"a\r\n", b"b\r\n", b"c\r\n"]), Content()):
+                [verdict] = await channel.send(entry(), data)
+                told.append(verdict.reply.code)
+            assert told == [550, 452, 250]
+            assert (mx.count, mx.connections) == (1, 1)
+
+    async def test_a_message_with_requiretls_does_not_go_by_mx_yet(self) -> None:
+        """RFC 8689 section 4.2.1: the host's name is not authenticated."""
+        mx, port = self.mx(extensions=["REQUIRETLS"], tls=Pair(self.directory).options)
+        [(reply, remote, _)] = await self.through(self.direct(port), require_tls=True)
+        assert reply.startswith("550 5.7.30 REQUIRETLS support required: ") and "not authenticated" in reply
+        assert not remote and not any(command.startswith(b"MAIL") for command in mx.commands)
+
+    async def test_a_connection_is_no_word_in_the_log(self) -> None:
+        _, port = self.mx()
+        told: list[Any] = []
+        globalLogPublisher.addObserver(told.append)
+        self.addCleanup(globalLogPublisher.removeObserver, told.append)
+        await self.through(self.direct(port))
+        assert told == []
+
     async def test_a_connection_cut_behind_the_dot_is_unknown(self) -> None:
         mx, port = self.mx()
         mx.script("DOT", drop=True)
@@ -339,6 +383,15 @@ class SmarthostOverLoopback(Loopback):
             assert (await self.through(self.smarthost(port, mode, pair.trust)))[0][0].startswith("250 2.0.0")
             assert mx.commands.count(b"AUTH PLAIN AHVzZXIAczNjcmV0") == 1
             assert mx.messages[0].tls
+
+    async def test_requiretls_is_obeyed_over_verified_tls(self) -> None:
+        """RFC 8689 section 4.2.1."""
+        pair = Pair(self.directory)
+        for extensions, code in ((["REQUIRETLS"], "250 2.0.0"), ([], "550 5.7.30")):
+            mx, port = self.mx(extensions=extensions, tls=pair.options, credentials={"user": "s3cret"})
+            [(reply, _, _)] = await self.through(self.smarthost(port, "require", pair.trust), require_tls=True)
+            assert reply.startswith(code)
+            assert [message.parameters for message in mx.messages] == ["REQUIRETLS"] * len(extensions)
 
     async def test_an_address_is_verified_as_such(self) -> None:
         pair = Pair(self.directory)
@@ -385,6 +438,7 @@ class Captured(Loopback):
         names = sorted(path.name for path in (maildir / "new").iterdir())
         assert {verdict.reply.text for verdict in verdicts} == {f"captured as {name}" for name in names}
         assert all("id-1" in name for name in names)
+        assert all(abs(int(name.partition(".")[0]) - time.time()) < 60 for name in names)
         assert all(verdict.handed_over for verdict in verdicts)
         stored = sorted(path.read_bytes() for path in (maildir / "new").iterdir())
         assert stored == sorted(

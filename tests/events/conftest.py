@@ -12,7 +12,7 @@ from zope.interface import implementer
 from lettermta.event import CREATED, Event, message_event
 from lettermta.events.sink import Backoff, IEventSink
 from lettermta.interfaces import ISpool
-from lettermta.message import Message, new_id, Recipient
+from lettermta.message import Message, Recipient, new_id
 from lettermta.testing.spool import MemorySpool
 
 CONTEXT = b'{"scope":"project","team_id":null,"project_id":"p1","route_id":"r1","project":"demo","route":"outgoing"}'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 from attrs import evolve
 from twisted.internet.defer import Deferred
@@ -14,6 +15,7 @@ from lettermta.smtp.client import ClientSession, ClientSettings, TLSMode
 from lettermta.smtp.client_dialogue import IClientWire
 
 PIPELINED = "250-mx.test\r\n250-PIPELINING\r\n250-SIZE 1000000\r\n250-8BITMIME\r\n250 SMTPUTF8\r\n"
+CHUNKED = "250-mx.test\r\n250-PIPELINING\r\n250-BINARYMIME\r\n250 CHUNKING\r\n"
 PLAIN = "250 mx.test\r\n"
 CLEAR = ClientSettings("out.test", tls=TLSMode.OFF, command_timeout=300, data_timeout=600)
 
@@ -36,9 +38,12 @@ class Content:
             yield piece
 
 
-def entry(*recipients: str, sender: str = "a@out.test", eight_bit: bool = False) -> QueueEntry:
-    waiting = [QueuedRecipient(number, address) for number, address in enumerate(recipients or ("b@in.test",), 1)]
-    options = Options(body=BodyType.EIGHT_BIT if eight_bit else BodyType.SEVEN_BIT)
+def entry(*recipients: str | QueuedRecipient, sender: str = "a@out.test", eight_bit: bool = False, **wishes: Any) -> QueueEntry:
+    waiting = [
+        QueuedRecipient(number, recipient) if isinstance(recipient, str) else recipient
+        for number, recipient in enumerate(recipients or ("b@in.test",), 1)
+    ]
+    options = Options(**({"body": BodyType.EIGHT_BIT if eight_bit else BodyType.SEVEN_BIT} | wishes))
     return QueueEntry(1, "id-1", Lane("route", "in.test"), "project", "outgoing", sender, 22, 0.0, 1e12, b"{}", b"{}", waiting, options)
 
 

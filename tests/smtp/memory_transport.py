@@ -102,6 +102,9 @@ class TLSClient:
                 self.connection.do_handshake()
             except SSL.WantReadError:
                 self._exchange()
+            except SSL.Error:
+                self._exchange()  # the alert that tells the server why
+                raise
             else:
                 self._exchange()
                 return self

@@ -32,6 +32,7 @@ PLAIN = b64encode(b"\0" + USER + b"\0" + TOKEN).decode()
 TLS = "TLSv1.3 TLS_AES_256_GCM_SHA384"
 NOW = 1.7e9
 """The wall clock of every session: 2023-11-14 22:13:20."""
+RULES = SessionRules()
 ACCEPTED = "250 2.0.0 Ok: queued as 1"
 
 
@@ -231,18 +232,17 @@ class Client:
         *,
         starttls: bool = True,
         address: str = "192.0.2.9",
-        rules: SessionRules = SessionRules(),
+        rules: SessionRules = RULES,
         clock: Clock | None = None,
         guard: LoginGuard | None = None,
+        now: Callable[[], float] = lambda: NOW,
     ) -> None:
         self.office = office or Office()
         self.peer = Peer(address, 4711, "submission")
         self.wire = Wire()
         self.clock = clock or Clock()
-        self.guard = guard or LoginGuard(1000, 600.0, (), self.clock)
-        self.session = ServerSession(
-            self.office, self.peer, self.wire, self.guard, self.clock, starttls=starttls, rules=rules, now=lambda: NOW
-        )
+        self.guard = LoginGuard(1000, 600.0, (), self.clock) if guard is None else guard
+        self.session = ServerSession(self.office, self.peer, self.wire, self.guard, self.clock, starttls=starttls, rules=rules, now=now)
         self.session.greet()
         self.banner = self.take()
 

@@ -8,7 +8,7 @@ from zope.interface.verify import verifyObject
 
 from lettermta.interfaces import IChannel
 from lettermta.smtp.client import Phase
-from tests.smtp.client_peer import CLEAR, PIPELINED, PLAIN, Content, Peer, entry, shown
+from tests.smtp.client_peer import CHUNKED, CLEAR, PIPELINED, PLAIN, Content, Peer, entry, shown
 
 MESSAGE = b"Subject: hi\r\n\r\nhello\r\n.\r\n"
 OK = "250 2.0.0 Ok: queued"
@@ -334,12 +334,26 @@ def test_content_in_pieces_is_stuffed_over_their_borders() -> None:
     assert shown(told) == [(OK, True, True)]
 
 
-def test_content_that_can_not_be_read_is_never_ended_by_a_dot() -> None:
-    peer = Peer().greet()
-    told = peer.send(content=Content(pieces=[b"half\r\n", OSError("disk")]))
+@pytest.mark.parametrize("ehlo", [PIPELINED, CHUNKED])
+def test_content_that_can_not_be_read_is_never_ended(ehlo: str) -> None:
+    peer = Peer().greet(ehlo)
+    content = Content(pieces=[b"half\r\n", b"of\r\n", OSError("disk")])
+    told = peer.send(content=content)
     peer.wire.take()
-    assert peer.says("250 ok\r\n250 ok\r\n354 go\r\n") == b"half\r\n"
+    assert peer.says("250 ok\r\n250 ok\r\n" + ("354 go\r\n" if ehlo is PIPELINED else "")).endswith(b"half\r\n")
     assert shown(told) == [("451 4.3.0 The content could not be read from the spool", False, False)]
+    assert peer.wire.closed == "aborted"
+
+
+@pytest.mark.parametrize("ehlo", [PIPELINED, CHUNKED])
+def test_content_that_is_shorter_than_it_was_is_never_ended(ehlo: str) -> None:
+    peer = Peer().greet(ehlo)
+    content = Content(pieces=[b"half\r\n"])
+    content.size += 1
+    told = peer.send(content=content)
+    peer.wire.take()
+    assert peer.says("250 ok\r\n250 ok\r\n" + ("354 go\r\n" if ehlo is PIPELINED else "")) == b""
+    assert shown(told)[0][0].startswith("451 4.3.0")
     assert peer.wire.closed == "aborted"
 
 

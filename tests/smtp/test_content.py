@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lettermta.message import Refused, Reply
+from lettermta.smtp.client_content import stuffed
 from lettermta.smtp.content import BARE_LINE_END, TOO_LARGE, ContentReader
 from lettermta.testing.spool import MemoryContent
 
@@ -31,10 +33,10 @@ class Sink(MemoryContent):
         return bytes(self._data)
 
 
-def read(*reads: bytes, limit: int = 1000) -> tuple[bytes | None, bytes, Reply | None]:
+def read(*reads: bytes, limit: int = 1000, repair: bool = False) -> tuple[bytes | None, bytes, Reply | None]:
     """What comes behind the end (None: there was no end), the content, and its fault."""
     sink = Sink()
-    reader = ContentReader(sink, limit)
+    reader = ContentReader(sink, limit, repair=repair)
     for number, piece in enumerate(reads):
         rest = reader.feed(piece)
         if rest is not None:
@@ -42,14 +44,15 @@ def read(*reads: bytes, limit: int = 1000) -> tuple[bytes | None, bytes, Reply |
     return None, sink.octets, reader.fault
 
 
-def expected(octets: bytes, limit: int = 1000) -> tuple[bytes | None, bytes, Reply | None]:
+def expected(octets: bytes, limit: int = 1000, repair: bool = False) -> tuple[bytes | None, bytes, Reply | None]:
     """The same by the words of RFC 5321, for content that ends, without any regard to speed."""
     content, end, rest = (b"\r\n" + octets).partition(b"\r\n.\r\n")
     assert end
     lines = (content + b"\r\n").split(b"\r\n")[1:-1]
-    if any(b"\r" in line or b"\n" in line for line in lines):
+    if any(b"\r" in line or b"\n" in line for line in lines) and not repair:
         return rest, b"", BARE_LINE_END
-    unstuffed = b"".join([line.removeprefix(b".") + b"\r\n" for line in lines])
+    lines = [line.removeprefix(b".").replace(b"\r", b"\n") for line in lines]
+    unstuffed = b"".join([line + b"\r\n" for text in lines for line in text.split(b"\n")])
     return (rest, b"", TOO_LARGE) if len(unstuffed) > limit else (rest, unstuffed, None)
 
 
@@ -103,6 +106,26 @@ def test_nothing_but_crlf_dot_crlf_ends_the_content(sequence: bytes) -> None:
         assert bare == (content == b"")
 
 
+@pytest.mark.parametrize("sequence", SMUGGLING)
+def test_repairing_never_makes_an_end_and_what_leaves_is_stuffed(sequence: bytes) -> None:
+    """HARD-CASES row 1 with bare_line_ends = repair: the end was looked for before, and a dot that has come to stand alone is stuffed."""
+    octets = b"Subject: x\r\n\r\na" + sequence + b"MAIL FROM:<evil@x>\r\n.\r\nNOOP\r\n"
+    for reads in splits(octets):
+        rest, content, fault = read(*reads, repair=True)
+        assert (rest, fault) == (b"NOOP\r\n", None)
+        assert content == re.sub(
+            rb"\r\n|\r|\n", b"\r\n", b"Subject: x\r\n\r\na" + sequence.replace(b"\r\n.", b"\r\n") + b"MAIL FROM:<evil@x>\r\n"
+        )
+        wire = stuffed(content)
+        assert wire.index(b"\r\n.\r\n") == len(wire) - 5
+        assert wire.endswith(b"MAIL FROM:<evil@x>\r\n.\r\n")
+
+
+def test_repair_counts_what_it_adds() -> None:
+    assert read(b"\n" * 10 + b"\r\n.\r\n", limit=22, repair=True) == (b"", b"\r\n" * 11, None)
+    assert read(b"\n" * 10 + b"\r\n.\r\n", limit=21, repair=True) == (b"", b"", TOO_LARGE)
+
+
 def test_a_fault_is_kept_to_the_end_and_what_was_written_is_given_up() -> None:
     sink = Sink()
     reader = ContentReader(sink, 1000)
@@ -145,11 +168,12 @@ def test_a_sink_that_refuses_decides_the_reply() -> None:
 PIECES = st.sampled_from([b"\r\n", b"\r", b"\n", b".", b"a", b"\r\n.", b"\r\n..", b"\r\n.\r", b"bc"])
 
 
-@given(st.lists(PIECES, max_size=12).map(b"".join), st.lists(st.integers(0, 40), max_size=8), st.sampled_from([1000, 6]))
-@example(b"a\r\n.\r", [4], 1000)
-def test_every_way_of_splitting_comes_to_the_same(body: bytes, cuts: list[int], limit: int) -> None:
+@given(st.lists(PIECES, max_size=12).map(b"".join), st.lists(st.integers(0, 40), max_size=8), st.sampled_from([1000, 6]), st.booleans())
+@example(b"a\r\n.\r", [4], 1000, False)
+@example(b"a\r\n.\r", [4], 1000, True)
+def test_every_way_of_splitting_comes_to_the_same(body: bytes, cuts: list[int], limit: int, repair: bool) -> None:
     octets = body + b"\r\n.\r\nNOOP\r\n"
     places = sorted({0, *(cut for cut in cuts if cut < len(octets)), len(octets)})
     reads = [octets[start:end] for start, end in pairwise(places)]
-    assert read(*reads, limit=limit) == expected(octets, limit)
-    assert read(*[octets[i : i + 1] for i in range(len(octets))], limit=limit) == expected(octets, limit)
+    assert read(*reads, limit=limit, repair=repair) == expected(octets, limit, repair)
+    assert read(*[octets[i : i + 1] for i in range(len(octets))], limit=limit, repair=repair) == expected(octets, limit, repair)

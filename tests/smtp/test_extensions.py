@@ -243,7 +243,11 @@ def test_addresses_in_utf_8_need_smtputf8(client: Client) -> None:
         NEEDED,
         NEEDED,
     ]
-    assert codes(client.says("RCPT TO:<b@in.test> ORCPT=utf-8;jürgen@in.test", "RCPT TO:<b@in.test>", "DATA")) == [NEEDED, "250 2.1.5", "354"]
+    assert codes(client.says("RCPT TO:<b@in.test> ORCPT=utf-8;jürgen@in.test", "RCPT TO:<b@in.test>", "DATA")) == [
+        NEEDED,
+        "250 2.1.5",
+        "354",
+    ]
     assert client.says(*MESSAGE) == [ACCEPTED]
     assert client.office.submitted[0][1] == ("b@in.test",)
 
@@ -255,7 +259,11 @@ def test_addresses_in_utf_8_are_kept_as_they_are_written(client: Client) -> None
 
 
 def test_octets_that_are_no_utf_8_are_a_fault_of_syntax(client: Client) -> None:
-    for line in (b"MAIL FROM:<\xfcber@out.test> SMTPUTF8", "MAIL FROM:<\x85@out.test> SMTPUTF8".encode(), b"MAIL FROM:<a@\xc3.test> SMTPUTF8"):
+    for line in (
+        b"MAIL FROM:<\xfcber@out.test> SMTPUTF8",
+        "MAIL FROM:<\x85@out.test> SMTPUTF8".encode(),
+        b"MAIL FROM:<a@\xc3.test> SMTPUTF8",
+    ):
         assert codes(client.says(line)) == ["501 5.5.4"]
 
 
@@ -266,8 +274,9 @@ def test_every_reply_has_its_enhanced_code_and_they_agree(client: Client) -> Non
     """RFC 2034 section 4: all but those of the greeting, EHLO, HELO, AUTH's challenges and DATA; the classes are the same."""
     client.office.refusals = {"RCPT c@in.test": Reply(450, "4.2.1", "Not now")}
     said = client.says(
-        "NOOP", "RSET", "VRFY x", "EXPN x", "HELP", "FOO", "", "AUTH PLAIN", "MAIL", "RCPT", "DATA", "DATA x", "BDAT 0", "STARTTLS", "MAIL FROM:<a@b>",
-        "RCPT TO:<c@in.test>", "DATA", "RCPT TO:<d@in.test>", "MAIL FROM:<a@b>", "BDAT 0", "RCPT TO:<e@in.test>", "DATA", "BDAT 0 LAST",
+        "NOOP", "RSET", "VRFY x", "EXPN x", "HELP", "FOO", "", "AUTH PLAIN", "MAIL", "RCPT", "DATA", "DATA x", "BDAT 0", "STARTTLS",
+        "MAIL FROM:<a@b>", "RCPT TO:<c@in.test>", "DATA", "RCPT TO:<d@in.test>", "MAIL FROM:<a@b>",
+        "BDAT 0", "RCPT TO:<e@in.test>", "DATA", "BDAT 0 LAST",
         "MAIL FROM:<a@b> SIZE=x", "MAIL FROM:<a@b> X=y", "MAIL FROM:<a@b> SIZE=999999", "MAIL FROM:<ü@b>", "QUIT",
     )  # fmt: skip
     assert len(said) == 28

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
-from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
@@ -18,45 +17,12 @@ from lettermta.smtp.server import COMMAND_SECONDS, PARTING_SECONDS, ESMTPFactory
 from lettermta.smtp.tls import ServerTLS, self_signed
 from tests.smtp.memory_transport import MemoryTransport, TLSClient
 from tests.smtp.server_peer import PLAIN, TOKEN, USER, Office
-
-BANNER = b"220 mta.test ESMTP\r\n"
-EHLO = b"EHLO client.test\r\n"
-ADDRESS = IPv4Address("TCP", "192.0.2.9", 4711)
-MESSAGE = b"MAIL FROM:<a@out.test>\r\nRCPT TO:<b@in.test>\r\nDATA\r\nSubject: hi\r\n\r\nhello\r\n.\r\n"
-LOG_IN = f"AUTH PLAIN {PLAIN}\r\n".encode()
-
-
-@pytest.fixture(scope="module")
-def tls(tmp_path_factory: pytest.TempPathFactory) -> ServerTLS:
-    return ServerTLS([self_signed(tmp_path_factory.mktemp("tls"), "mta.test")])
-
-
-class Place:
-    """A listener, and the connections to it."""
-
-    def __init__(self, opening: Opening, tls: ServerTLS | None) -> None:
-        self.office = Office()
-        self.clock = Clock()
-        self.factory = ESMTPFactory(self.office, self.clock, listener="here", opening=opening, tls=tls)
-
-    def connect(self) -> MemoryTransport:
-        return MemoryTransport(self.factory.buildProtocol(ADDRESS))
-
-    def trusting(self) -> MemoryTransport:
-        """A connection that needs no login, in clear and greeted."""
-        self.office.trusts = True
-        transport = self.connect()
-        transport.receive(EHLO)
-        take(transport)
-        return transport
-
-
-def take(transport: MemoryTransport) -> bytes:
-    sent, transport.sent = transport.sent, b""
-    return sent
-
+from tests.smtp.server_place import BANNER, EHLO, LOG_IN, MESSAGE, Place, take, tls
 
 Make = Callable[[Opening], Place]
+
+
+__all__ = ["tls"]
 
 
 @pytest.fixture

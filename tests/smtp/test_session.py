@@ -155,6 +155,32 @@ def test_rset_and_a_new_ehlo_forget_the_transaction_and_keep_the_login(client: C
     assert client.says(*MESSAGE) == [ACCEPTED]
 
 
+def test_what_only_asks_changes_no_transaction(client: Client) -> None:
+    """HARD-CASES row 6: also where it is refused."""
+    client.mail()
+    assert codes(client.says("VRFY b@in.test", "EXPN list", "HELP", "NOOP", "VRFY", "FOO", "HELO a(b")) == [
+        "252 2.0.0", "502 5.5.1", "214 2.0.0", "250 2.0.0", "252 2.0.0", "500 5.5.1", "501 5.5.4",
+    ]  # fmt: skip
+    assert codes(client.says("RCPT TO:<c@in.test>", "DATA")) == ["250 2.1.5", "354"]
+    client.says(*MESSAGE)
+    assert client.office.submitted[0][:2] == ("a@out.test", ("b@in.test", "c@in.test"))
+
+
+def test_quit_is_heard_at_any_time() -> None:
+    for state in (NEW, GREETED, SECURED, READY, MAILED, ADDRESSED):
+        client = in_state(state)
+        assert client.says("QUIT", "NOOP") == ["221 2.0.0 Bye"], state
+        assert client.wire.closed
+
+
+def test_a_flood_of_bad_recipients_ends_the_session(client: Client) -> None:
+    """HARD-CASES row 9."""
+    client.says("MAIL FROM:<a@out.test>")
+    replies = client.says(*["RCPT TO:<nobody>"] * 100_000)
+    assert codes(replies) == ["501 5.5.4"] * MAX_ERRORS + ["421 4.7.0"]
+    assert client.wire.closed
+
+
 @pytest.mark.parametrize(
     ("parameters", "answer"),
     [

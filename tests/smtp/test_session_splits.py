@@ -28,6 +28,13 @@ def logged_in(*parts: bytes) -> list[bytes]:
     return [LOGIN[0], LOGIN[1] + b"".join(parts)]
 
 
+OPEN = b"MAIL FROM:<a@out.test>\r\nRCPT TO:<b@in.test>\r\n"
+
+
+def chunk(octets: bytes, last: bytes = b"") -> bytes:
+    return b"BDAT %d%b\r\n%b" % (len(octets), last, octets)
+
+
 SMUGGLED = b"MAIL FROM:<evil@x>\r\nRCPT TO:<victim@y>\r\nDATA\r\nsmuggled\r\n.\r\n"
 
 DIALOGUES: dict[str, list[bytes]] = {
@@ -57,7 +64,20 @@ DIALOGUES: dict[str, list[bytes]] = {
         b"DATA\r\nRCPT TO:<b@c>\r\nMAIL FROM:<>\r\nMAIL FROM:<>\r\nDATA\r\nRSET\r\n", MAIL, b"a\r\n.\r\nSTARTTLS\r\nQUIT\r\n"
     ),
     "no end": logged_in(MAIL, b"Subject: half\r\n.\r"),
-}
+    "chunks": logged_in(
+        OPEN, chunk(b"Subject: 1\r\n\r"), chunk(b"\nhello\r\n.\r\nQUIT\r\n"), chunk(b""), b"BDAT 0 LAST\r\n",
+        OPEN, chunk(b"Subject: 2\r\n\r\n" + b"x" * 40 + b"\r\n", b" LAST"), b"NOOP\r\n",
+        b"MAIL FROM:<a@out.test> BODY=BINARYMIME\r\nRCPT TO:<b@in.test>\r\nDATA\r\n", chunk(b"a: b\r\n\r\n\r\r\n\n.\n", b" LAST"),
+        OPEN, chunk(b"a: b\r\n\r\n") * 20, b"BDAT 0 LAST\r\nQUIT\r\n",
+    ),
+    "chunks refused": logged_in(
+        chunk(b"NOOP\r\n"), b"MAIL FROM:<a@out.test>\r\n", chunk(b"NOOP\r\nNOOP\r\n", b" LAST"), chunk(b"QUIT\r\n", b" LAST"),
+        OPEN, chunk(b"a: b\r\n\r\nbare\n"), SMUGGLED[:-13], chunk(b"QUIT\r\n", b" LAST"),
+        OPEN, chunk(b"a: b\r\n\r\nbare\r"), b"DATA\r\nRCPT TO:<c@in.test>\r\n", chunk(b"\r\n.\r\n", b" LAST"),
+        OPEN, chunk(b"a: b\r\n\r\n" + b"x" * 60_000), chunk(b"NOOP\r\n" * 10_000), chunk(b"QUIT\r\n", b" LAST"),
+        b"NOOP\r\nBDAT x\r\nQUIT\r\n",
+    ),
+}  # fmt: skip
 
 
 class PickyOffice(Office):
@@ -112,6 +132,8 @@ def test_the_recorded_dialogues_say_what_they_are_for() -> None:
     }
     both = ["start_tls", "close"]
     assert count == {
+        "chunks": (4, "221", both),
+        "chunks refused": (0, "421", both),
         "two messages": (2, "221", both),
         "dots": (4, "250", ["start_tls"]),
         "smuggling by LF": (0, "250", ["start_tls"]),
@@ -137,7 +159,7 @@ def test_every_split_is_the_same_dialogue(name: str, cuts: list[int], late: bool
 
 
 @pytest.mark.parametrize("late", [False, True])
-@pytest.mark.parametrize("name", [name for name in DIALOGUES if name != "too large"])
+@pytest.mark.parametrize("name", [name for name in DIALOGUES if name not in ("too large", "chunks refused")])
 def test_octet_by_octet_is_the_same_dialogue(name: str, late: bool) -> None:
     cuts = list(range(max(map(len, DIALOGUES[name]))))
     assert play(DIALOGUES[name], cuts, late=late, slow=late, patience=3) == whole(name)

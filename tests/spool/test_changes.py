@@ -111,6 +111,14 @@ def test_new_mail_meets_a_rule_from_the_moment_it_is_made(desk: Desk) -> None:
     assert change(desk, Operation.RELEASE, of={"rule": rule.id}).count == 1
 
 
+def test_what_a_rule_held_whole_is_due_once_it_is_released(desk: Desk) -> None:
+    desk.reactor.wait(desk.spool.add_hold_rule({"project": "demo"}, "", NOW))
+    desk.store()
+    assert desk.due() == []
+    change(desk, Operation.RELEASE)
+    assert len(desk.due()) == 1
+
+
 def test_a_rule_holds_over_a_restart_and_its_number_is_given_once(desk: Desk) -> None:
     desk.reactor.wait(desk.spool.add_hold_rule({"project": "demo"}, "", NOW))
     again = desk.reopened()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from lettermta.accounts.scram_keys import ScramKeys
 from lettermta.accounts.store import AccountStore
 from lettermta.config import Listener
 from lettermta.event import Event
+from lettermta.submission import compose, idempotency
 from lettermta.submission.server import Submission, SubmissionRules, SubmissionServer
 from lettermta.testing.spool import MemorySpool, StoredMessage
 from tests.smtp.server_peer import Client
@@ -30,28 +32,36 @@ HELLO = HEAD + "\nhello\n"
 class Site:
     """``submit`` sends by a session that is kept; ``client`` makes another."""
 
-    def __init__(self, state_dir: Path) -> None:
+    def __init__(self, state_dir: Path, spool: Any = None) -> None:
         self.directory = Directory(state_dir)
         self.accounts = AccountStore(state_dir)
-        self.spool = MemorySpool()
+        self.spool = spool or MemorySpool()
+        self.now = time.time
         self.project = self.accounts.create_project("demo")
         self.token, self.secret = self.accounts.create_token("demo")
         self.rules: dict[str, Any] = {
             "hostname": "mta.test", "usernames": USERS, "message_size": 300_000, "recipients": 50, "lifetime": 432_000.0
         }  # fmt: skip
         self.kept: Client | None = None
+        self._submission: Submission | None = None
 
     def close(self) -> None:
         self.accounts.close()
         self.directory.close()
 
     def server(self, **listener: Any) -> SubmissionServer:
-        here = Listener(name="submission", ports=(587,), **listener)
-        keys = ScramKeys(self.directory, self.rules["usernames"], maybeDeferred)
-        return SubmissionServer(Submission(SubmissionRules(**self.rules), self.directory, self.spool, keys), here)
+        return SubmissionServer(self.submission, Listener(name="submission", ports=(587,), **listener))
+
+    @property
+    def submission(self) -> Submission:
+        """What all listeners have in common, by the rules as they are when it is first asked for."""
+        if self._submission is None:
+            keys = ScramKeys(self.directory, self.rules["usernames"], maybeDeferred)
+            self._submission = Submission(SubmissionRules(**self.rules), self.directory, self.spool, keys)
+        return self._submission
 
     def client(self, *, address: str = "192.0.2.9", **listener: Any) -> Client:
-        return Client(self.server(**listener), address=address)
+        return Client(self.server(**listener), address=address, now=lambda: self.now())
 
     def plain(self, secret: str | None = None, user: str = "lettermint") -> str:
         """The command that logs in."""
@@ -103,6 +113,26 @@ def site(tmp_path: Path) -> Iterator[Site]:
 def logged() -> Iterator[Sequence[LogEvent]]:
     with capturedLogs() as events:
         yield events
+
+
+class Wall:
+    """A wall clock that goes when it is told to."""
+
+    def __init__(self, moment: float) -> None:
+        self.moment = moment
+
+    def time(self) -> float:
+        return self.moment
+
+
+@pytest.fixture
+def wall(site: Site, monkeypatch: pytest.MonkeyPatch) -> Wall:
+    """The wall clock of submission and of the sessions that are begun from now on."""
+    wall = Wall(1_800_000_000.0)
+    monkeypatch.setattr(compose, "time", wall)
+    monkeypatch.setattr(idempotency, "time", wall)
+    site.now = wall.time
+    return wall
 
 
 def leaving(stored: StoredMessage) -> bytes:

@@ -80,6 +80,20 @@ def test_a_drop_behind_the_dot_has_taken_the_message() -> None:
     assert (mx.count, client.transport.disconnecting) == (1, True)
 
 
+def test_chunks_are_put_together_and_a_refused_one_is_swallowed() -> None:
+    refused = "MAIL FROM:<>\r\nBDAT 4\r\nRSETRCPT TO:<b@in.test>\r\nBDAT 5\r\n.\r\nabBDAT 3 LAST\r\n.\r\nMAIL FROM:<>\r\nRSET\r\n"
+    taken = "MAIL FROM:<>\r\nRCPT TO:<b@in.test>\r\nBDAT 5\r\n.\r\nabDATA\r\nBDAT 3 LAST\r\n.\r\n"
+    for cut in (1, 7, 1000):
+        mx = RemoteMX(extensions=["CHUNKING"])
+        mx.script("BDAT", "452 4.3.1 full", times=1)
+        client = Client(mx)
+        client.heard()
+        for said, codes in ((refused, "250 503 250 452 503 503 250"), (taken, "250 250 250 503 250")):
+            heard = "".join(client.says(said[start : start + cut]) for start in range(0, len(said), cut))
+            assert " ".join(line[:3] for line in heard.splitlines()) == codes
+        assert [message.content for message in mx.messages] == [b".\r\nab.\r\n"]
+
+
 def test_the_program_writes_a_line_for_each_message(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     command = [sys.executable, "-m", "lettermta.testing.mx", "--port", "0", "--out", str(out)]

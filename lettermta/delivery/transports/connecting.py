@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from attrs import evolve, frozen
-from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.internet.error import ConnectError, ConnectionRefusedError, TimeoutError
 from twisted.internet.interfaces import IAddress
@@ -67,9 +66,8 @@ class Connector:
         endpoint = (TCP6ClientEndpoint if ":" in target.address else TCP4ClientEndpoint)(
             self.reactor, target.address, target.port, timeout=self.connect_timeout
         )
-        connecting: Deferred[Protocol] = endpoint.connect(_OneConnection(protocol))
         try:
-            await connecting
+            await endpoint.connect(_OneConnection(protocol))
         except TimeoutError:
             metrics.CONNECTIONS_OUT["timed_out"].inc()
             raise Unreachable(Reply(451, "4.4.1", f"Connecting to {target} timed out")) from None

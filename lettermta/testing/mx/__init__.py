@@ -10,8 +10,8 @@
     mx.script("MAIL", b"")                            silence
 
 Stages are ``CONNECT EHLO HELO STARTTLS AUTH MAIL RCPT DATA DOT BDAT RSET NOOP QUIT``; BDAT is the answer to each chunk, where CHUNKING is
-among the extensions (and BINARYMIME, DSN and the like: what is offered is taken, and kept as it came). Of several rules that fit, the first one counts while its
-``times`` last. Whatever a script says in place of a positive reply, the server's own state follows it.
+among the extensions. Of several rules that fit, the first one counts while its ``times`` last. Whatever a script says in place of a
+positive reply, the server's own state follows it. Parameters of MAIL and RCPT are taken as they come.
 
 As a program: ``python -m lettermta.testing.mx --port 0 --out FILE.jsonl`` prints ``listening PORT`` once it answers, and appends a line of
 JSON for each message before its 250: ``sender``, ``recipients``, ``content`` (or ``content_base64`` where it isn't UTF-8), ``helo``,

@@ -60,6 +60,7 @@ class Session(Protocol):
         self._chunks: list[bytes] = []
 
     def connectionMade(self) -> None:
+        """Greet."""
         mx = self._mx
         mx.connections += 1
         mx.sessions.add(self)
@@ -72,6 +73,7 @@ class Session(Protocol):
         self._flush()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The client is gone."""
         self._closed = True
         self._mx.sessions.discard(self)
         if self._late is not None:
@@ -80,6 +82,7 @@ class Session(Protocol):
         self.gone.callback(None)
 
     def hang_up(self) -> None:
+        """Cut the connection."""
         self._closed = True
         cast(Any, self.transport).abortConnection()
 
@@ -89,6 +92,7 @@ class Session(Protocol):
         cast(Any, self.transport).loseConnection()
 
     def dataReceived(self, data: bytes) -> None:
+        """Octets from the client, decrypted."""
         self._buffer += data
         self._work()
 
@@ -190,7 +194,6 @@ class Session(Protocol):
             self.hang_up()
             return
         self._reading = partial(self._chunk, int(number), last.upper() == "LAST")
-        self._reading()
 
     def _chunk(self, size: int, last: bool) -> bool:
         if len(self._buffer) < size:

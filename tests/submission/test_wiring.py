@@ -1,0 +1,79 @@
+"""What the configuration says about the edge and submission is what they do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from twisted.internet.task import Clock
+
+from lettermta.config import Config, load
+from lettermta.smtp.admission import Admitted, Denied
+from lettermta.submission.server import SubmissionRules
+from lettermta.wiring import make_edge, make_submission
+from tests.submission.conftest import Site
+
+
+def config(directory: Path, text: str = "") -> Config:
+    file = directory / "mta.ini"
+    file.write_text(f"[mta]\nhostname = mta.test\nstate_dir = state\n[listener here]\nports = 2525\n{text}")
+    return load(file)
+
+
+@pytest.fixture
+def clock() -> Iterator[Clock]:
+    yield Clock()
+
+
+def test_the_limits_are_those_of_the_file(tmp_path: Path, clock: Clock) -> None:
+    edge = make_edge(
+        config(
+            tmp_path,
+            "[limits]\nconnections_per_address = 3\ncommand_timeout = 1m\ndata_timeout = 2m\nminimum_rate = 1000\n"
+            "errors = 7\nauth_failures = 2\nexempt_networks = 192.0.2.0/24\n",
+        ),
+        clock,
+        50,
+    )
+    assert (edge.pace.command_seconds, edge.pace.content_seconds, edge.pace.minimum_rate) == (60, 120, 1000)
+    assert edge.rules.errors == 7
+    assert [type(edge.admission.enter("198.51.100.1", object())) for _ in range(4)] == [Admitted] * 3 + [Denied]
+    assert [type(edge.admission.enter(f"198.51.100.{n}", object())) for n in range(2, 12)] == [Admitted] * 9 + [Denied]
+    assert [type(edge.admission.enter("192.0.2.1", object())) for _ in range(5)] == [Admitted] * 5
+    assert not edge.guard.failed("198.51.100.1", "a", 1).last
+    assert edge.guard.failed("198.51.100.1", "a", 2).last
+    assert edge.guard.denies("198.51.100.1") is not None
+    assert edge.guard.failed("192.0.2.1", "a", 2).last
+    assert edge.guard.denies("192.0.2.1") is None
+
+
+def test_loopback_is_exempt_and_line_ends_are_strict_by_default(tmp_path: Path, clock: Clock) -> None:
+    edge = make_edge(config(tmp_path), clock, 10_000)
+    assert all(isinstance(edge.admission.enter(address, object()), Admitted) for address in ["127.0.0.1", "::1"] * 200)
+    assert not edge.rules.content.repair
+    assert edge.pace.command_seconds == 300
+    assert make_edge(config(tmp_path, "[submission]\nbare_line_ends = repair\n"), clock, 10_000).rules.content.repair
+
+
+def rules(site: Site, directory: Path, text: str = "") -> SubmissionRules:
+    return make_submission(config(directory, text), Clock(), site.directory, site.spool).rules
+
+
+def test_the_rules_of_submission_are_those_of_the_file(site: Site, tmp_path: Path) -> None:
+    usual = rules(site, tmp_path)
+    assert (usual.hostname, usual.usernames, usual.message_size, usual.recipients) == (
+        "mta.test",
+        ("lettermint", "lettr"),
+        26_214_400,
+        1000,
+    )
+    assert (usual.header.message_id_domain, usual.header.eight_bit, usual.header.most_fields) == ("mta.test", True, 1000)
+    changed = rules(
+        site,
+        tmp_path,
+        "[submission]\nusernames = shop\nmessage_id_domain = id.test\neight_bit_headers = refuse\nheader_fields = 50\n"
+        "[limits]\nmessage_size = 1MB\nrecipients = 5\n[delivery]\nlifetime = 2d\n",
+    )
+    assert (changed.usernames, changed.message_size, changed.recipients, changed.lifetime) == (("shop",), 1_048_576, 5, 172_800)
+    assert (changed.header.message_id_domain, changed.header.eight_bit, changed.header.most_fields) == ("id.test", False, 50)
