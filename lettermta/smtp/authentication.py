@@ -70,11 +70,6 @@ class Authentication:
         self.submitter: ISubmitter | None = None
         self.exhausted = False
 
-    @property
-    def exchanging(self) -> bool:
-        """Whether the client's next line is a response."""
-        return self.standing in (Standing.EXCHANGE, Standing.CONFIRMING)
-
     def offered(self) -> list[str]:
         """The mechanisms for EHLO, none to who is logged in."""
         if self.standing is not Standing.NOBODY:

@@ -354,6 +354,8 @@ class ESMTPProtocol(Protocol):
         """Whose time runs from now on."""
         if whose is Turn.OURS:
             self._patience.pause()
+        elif whose is Turn.CONTENT and self._patience.turn is Turn.OURS:
+            self._patience.resume_content()
         elif whose is Turn.CONTENT:
             self._patience.content()
         else:

@@ -172,11 +172,6 @@ class ServerSession:
             self._close()
 
     @property
-    def answering(self) -> bool:
-        """Whether it is our turn: the client is waiting for an answer."""
-        return self._phase is Phase.ANSWERING
-
-    @property
     def busy(self) -> bool:
         """Whether content is being read or an answer awaited: the moments in which shutting down would undo the client's work."""
         return self._phase in (Phase.CONTENT, Phase.ANSWERING)

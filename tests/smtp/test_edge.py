@@ -109,6 +109,24 @@ def test_content_has_to_come_at_the_least_rate(begin: bytes, logged: Sequence[Lo
     assert place.office.submitted == []
 
 
+def test_a_pause_of_ours_is_no_new_credit_for_a_slow_sender() -> None:
+    """HARD-CASES row 10: the disk's pauses cost the client nothing, and give it nothing either."""
+    place = Place(Opening.CLEAR, None, **PACED)
+    place.office.slow = True
+    transport = place.trusting()
+    transport.receive(b"MAIL FROM:<a@out.test>\r\nRCPT TO:<b@in.test>\r\nDATA\r\n")
+    take(transport)
+    spent = 0.0
+    while not take(transport):
+        transport.receive(b"x")
+        while place.office.waiting:
+            place.office.answer()
+        place.clock.advance(59)
+        spent += 59
+        assert spent < 3 * PACE.content_seconds
+    assert spent >= PACE.content_seconds
+
+
 def test_content_at_the_least_rate_may_take_its_time() -> None:
     place = Place(Opening.CLEAR, None, **PACED)
     transport = place.trusting()
