@@ -43,6 +43,45 @@ FINAL = frozenset({State.DELIVERED, State.BOUNCED, State.EXPIRED, State.SUPPRESS
 """States that a recipient never leaves: a message all of whose recipients are in one of them leaves the spool."""
 
 
+class ReplyClass(enum.StrEnum):
+    """What a reply or a report that refuses a recipient is about, whatever its code: told in events, counted, and asked by shaping."""
+
+    INVALID_RECIPIENT = "invalid_recipient"
+    """There is no such mailbox."""
+    INVALID_DOMAIN = "invalid_domain"
+    """The domain does not exist, or takes no mail (RFC 7505)."""
+    INACTIVE_RECIPIENT = "inactive_recipient"
+    """The mailbox is disabled or given up."""
+    MAILBOX_FULL = "mailbox_full"
+    MESSAGE_TOO_LARGE = "message_too_large"
+    CONTENT = "content"
+    """Something in the message itself: form, attachment, virus."""
+    SPAM_BLOCK = "spam_block"
+    """This message was taken for spam."""
+    REPUTATION = "reputation"
+    """Our address or domain is on a list, or in bad standing."""
+    AUTHENTICATION = "authentication"
+    """SPF, DKIM or DMARC."""
+    POLICY = "policy"
+    RATE = "rate"
+    """Too many messages or connections for now; greylisting."""
+    RELAY_DENIED = "relay_denied"
+    DNS = "dns"
+    NETWORK = "network"
+    TLS = "tls"
+    PROTOCOL = "protocol"
+    SYSTEM = "system"
+    """Trouble of the other side's own."""
+    EXPIRED = "expired"
+    """Somebody gave up trying."""
+    UNDETERMINED = "undetermined"
+
+    @property
+    def dead_address(self) -> bool:
+        """Whether a permanent refusal of this class means that nothing sent there will ever arrive."""
+        return self in (ReplyClass.INVALID_RECIPIENT, ReplyClass.INVALID_DOMAIN, ReplyClass.INACTIVE_RECIPIENT)
+
+
 @frozen
 class Reply:
     """An SMTP reply, ours or a peer's (RFC 5321 section 4.2, RFC 2034).
