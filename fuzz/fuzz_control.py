@@ -6,9 +6,9 @@ import re
 
 from fuzz.fuzz_header import head_of
 from fuzz.promises import clean, pumped, require, swift
+from lettermta.header import split_fields
 from lettermta.message import Refused
 from lettermta.submission.control import TAG_LENGTH, MetadataBounds, is_control, read_control
-from lettermta.submission.header import split_fields
 
 TOKENS = (
     *(b"X-Tag: |X-LM-Tag: |X-Lettermint-Route: |X-Metadata-|X-LM-Metadata-|Idempotency-Key: |Bcc: |Return-Path: |X-Lettr-".split(b"|")),

@@ -1,10 +1,10 @@
-"""The header block (lettermta.submission.header): fields, encoded words, mailboxes."""
+"""The header block (lettermta.header): fields, encoded words, mailboxes."""
 
 from __future__ import annotations
 
 from fuzz.promises import clean, pumped, require, swift
+from lettermta.header import decode_words, mailboxes, split_fields
 from lettermta.message import Refused
-from lettermta.submission.header import decode_words, mailboxes, split_fields
 
 TOKENS = (
     *(

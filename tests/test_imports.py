@@ -14,11 +14,12 @@ import lettermta
 PACKAGE = Path(lettermta.__file__).parent
 ROOT = Path(__file__).parent.parent
 
-BOTTOM = {"message", "event", "interfaces", "config", "metrics"}
+BOTTOM = {"message", "header", "event", "interfaces", "config", "metrics"}
 ABOVE = BOTTOM | {"smtp", "accounts"}
 BELOW_OPS = ABOVE | {"spool", "submission", "delivery", "events"}
 MAY_IMPORT = {
     "message": set(),
+    "header": {"message"},
     "event": {"message"},
     "interfaces": {"message", "event"},
     "config": {"message", "event", "interfaces"},

@@ -11,10 +11,10 @@ from attrs import evolve, frozen
 from lettermta import event
 from lettermta.accounts.model import Project, Route
 from lettermta.event import Event
+from lettermta.header import Field, mailboxes, split_fields
 from lettermta.interfaces import IContent
 from lettermta.message import Envelope, IdempotencyKey, Message, Options, Recipient, Refused, Reply, domain_of, new_id
 from lettermta.submission.control import Control, MetadataBounds, is_control, read_control
-from lettermta.submission.header import Field, mailboxes, split_fields
 from lettermta.submission.hygiene import HeaderRules, missing_fields
 from lettermta.submission.trace import received
 

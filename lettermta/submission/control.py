@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 
 from attrs import Factory, define, frozen
 
+from lettermta.header import Field
 from lettermta.message import Refused, Reply
-from lettermta.submission.header import Field
 
 TAG_LENGTH = 255
 KEY_LENGTH = 255

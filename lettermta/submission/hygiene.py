@@ -11,8 +11,8 @@ from attrs import frozen
 
 from lettermta.accounts.errors import InvalidAccount
 from lettermta.accounts.rules import domain_name
+from lettermta.header import Field, mailboxes
 from lettermta.message import Refused, Reply
-from lettermta.submission.header import Field, mailboxes
 from lettermta.submission.trace import date
 
 LONGEST_LINE = 998

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lettermta.header import Field, decode_words, mailboxes, split_fields
 from lettermta.message import Refused
-from lettermta.submission.header import Field, decode_words, mailboxes, split_fields
 
 
 def field(raw: bytes) -> Field:
