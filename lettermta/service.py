@@ -29,12 +29,13 @@ from lettermta.accounts.directory import Directory
 from lettermta.accounts.errors import AccountError
 from lettermta.config import Config, ConfigError, load
 from lettermta.events.dispatcher import Dispatcher
-from lettermta.events.hooks import HookError, HookSink, load_hook
+from lettermta.events.hooks import HookSink, load_hook
 from lettermta.events.json_log import JSONLog
 from lettermta.events.sink import IEventSink
 from lettermta.interfaces import IEventHook
 from lettermta.ops import control, descriptors, http, notify
 from lettermta.ops.log import LineObserver, wanted
+from lettermta.plugged import NO_SETTINGS, Unpluggable
 from lettermta.smtp.listening import Bound, CannotListen, open_sockets
 from lettermta.smtp.server import ESMTPFactory
 from lettermta.smtp.tls import CertificatePair, ServerTLS, TLSFault, self_signed
@@ -61,10 +62,12 @@ class Options(usage.Options):
             _end(f"The configuration has faults:\n{error}", os.EX_CONFIG)
         hooks: list[tuple[str, IEventHook]] = []
         faults: list[str] = []
-        for dotted in self["settings"].events.hooks:
+        config: Config = self["settings"]
+        given = {section.name: section.settings for section in config.hooks}
+        for dotted in config.events.hooks:
             try:
-                hooks.append((dotted, load_hook(dotted)))
-            except HookError as error:
+                hooks.append((dotted, load_hook(dotted, given.get(dotted, NO_SETTINGS))))
+            except Unpluggable as error:
                 faults.append(f"{self['config']}: [events] hooks: {error}")
         if faults:
             _end("\n".join(faults), os.EX_CONFIG)
@@ -136,7 +139,7 @@ class Lettermta(Service):
             self._control = control.listen(self._reactor, config.mta.state_dir, self._spool)
         except CannotListenError as error:
             _end(f"lettermta can't open its control socket {error.port}: {error.socketError}", os.EX_CANTCREAT)
-        self._dispatcher = Dispatcher(self._spool, self._sinks(), self._reactor)
+        self._dispatcher = Dispatcher(self._spool, self._sinks(), self._reactor, retention=config.events.retention)
         resolver = make_resolver(config, self._reactor)
         self._scheduler = make_scheduler(config, self._reactor, self._directory, self._spool, resolver)
         self._submission = make_submission(config, self._reactor, self._directory, self._spool)

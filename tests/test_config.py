@@ -355,7 +355,7 @@ class TestForm:
             name = smtp
             ports = 25
             """
-        names = "mta, tls, listener NAME, submission, limits, dns, delivery, events or http"
+        names = "mta, tls, listener NAME, submission, limits, dns, delivery, events, hook NAME or http"
         assert complaints(text) == [
             f"etc/mta.ini:1: [listner smtp] unknown section (did you mean [listener NAME]?); expected {names}",
             f"etc/mta.ini:3: [weather] unknown section; expected {names}",
@@ -367,6 +367,37 @@ class TestForm:
             "etc/mta.ini:10: [mta] colour: unknown key; expected hostname, state_dir or workers",
             "etc/mta.ini:12: [listener smtp] name: unknown key; expected ports, addresses, security, auth_before_tls, detection_time, "
             "trusted_networks, trusted_project, proxy_protocol_from or role",
+        ]
+
+    def test_a_hook_has_a_section_whose_keys_are_its_own(self) -> None:
+        text = """
+            [listener smtp]
+            ports = 2525
+            [events]
+            hooks = shop.hooks.Bounces, shop.hooks.Other
+            [hook shop.hooks.Bounces]
+            path = /var/lib/shop
+              and more
+            password = ${SECRET}
+            empty =
+            """
+        config = read(text, SECRET="hunter2")
+        (section,) = config.hooks
+        assert section.name == "shop.hooks.Bounces"
+        assert section.settings == {"path": "/var/lib/shop\nand more", "password": "hunter2", "empty": ""}
+        assert complaints(text) == [
+            "etc/mta.ini:8: [hook shop.hooks.Bounces] password: the environment variable SECRET is not set; "
+            "expected ${NAME} with the name of a variable that is set"
+        ]
+
+    def test_a_section_that_no_hook_would_read_is_refused(self) -> None:
+        text = "[listener smtp]\nports = 2525\n[events]\nhooks = a.B\n[hook a.C]\nx = 1\n[hook a]\n[hook a.B]\nclass = x\na-b = 1\n"
+        argument = "is not the name of an argument; expected letters, digits and underscores, and no word of Python"
+        assert complaints(text) == [
+            "etc/mta.ini:5: [hook a.C] there is no such hook in [events] hooks; expected a.B",
+            "etc/mta.ini:7: [hook a] name: 'a' is not a dotted name; expected a dotted name like package.module.Class",
+            f"etc/mta.ini:9: [hook a.B] class: {argument}",
+            f"etc/mta.ini:10: [hook a.B] a-b: {argument}",
         ]
 
     def test_listeners_are_needed_and_have_names_and_ports(self) -> None:

@@ -14,7 +14,7 @@ import lettermta
 PACKAGE = Path(lettermta.__file__).parent
 ROOT = Path(__file__).parent.parent
 
-BOTTOM = {"message", "header", "event", "interfaces", "config", "metrics"}
+BOTTOM = {"message", "header", "event", "interfaces", "config", "metrics", "plugged"}
 ABOVE = BOTTOM | {"smtp", "accounts"}
 BELOW_OPS = ABOVE | {"spool", "submission", "delivery", "events"}
 MAY_IMPORT = {
@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "interfaces": {"message", "event"},
     "config": {"message", "event", "interfaces"},
     "metrics": set(),
+    "plugged": set(),
     "smtp": BOTTOM,
     "accounts": BOTTOM,
     "spool": BOTTOM,

@@ -329,6 +329,8 @@ RELAY = optional(one(lambda text: _host_port(text, 25), "a host and maybe a port
 NAME_SERVERS = several(_name_server, "IP addresses, each maybe with a port: 192.0.2.53, 127.0.0.1:5300, [::1]:53")
 LISTEN = several(_own_address, "IP addresses of this machine, each with a port: 127.0.0.1:9110, [::1]:9110")
 USERNAMES = several(str, "user names", least=1)
+TEXT = Kind(lambda text, folder: text, "text")
+DOTTED = one(_dotted, "a dotted name like package.module.Class")
 HOOKS = several(_dotted, "dotted names like package.module.Class")
 NAME = one(_name, "at most 64 letters, digits, dots, dashes and underscores, a letter or digit first")
 PROJECT = Kind(_project, "the slug of a project, or nothing")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import keyword
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -14,7 +15,7 @@ from attrs import frozen
 from lettermta.config.faults import ConfigError, Fault, Objection, Wrong, quoted
 from lettermta.config.ini import Block, Entry, Reader
 from lettermta.config.kinds import either
-from lettermta.config.schema import Config, Key, Listener, Section, overlap
+from lettermta.config.schema import Config, Hook, Key, Listener, Section, overlap
 
 _VARIABLE = re.compile(r"\$\{([^}\n]*)(\}|$)", re.MULTILINE)
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -78,10 +79,11 @@ class _Filling:
         for word, (attribute, cls) in Config.sections().items():
             if cls.named():
                 found = [self._section(cls, block) for name, block in blocks.items() if name.split()[0] == word and " " in name]
-                if not found:
+                if len(found) < cls.least:
                     self._fault(Block(f"{word} NAME"), None, "there is none of these sections", "at least one")
                 filled = [each for each in found if each is not None]
                 self._across(filled)
+                self._used(filled, values)
                 values[attribute] = tuple(each.section for each in filled)
             else:
                 single = self._section(cls, blocks.get(word, Block(word)))
@@ -112,15 +114,25 @@ class _Filling:
     def _section(self, cls: type[Section], block: Block) -> _Filled | None:
         before = len(self.faults)
         known = [key.name for key in cls.written()]
-        for entry in block.entries.values():
-            if entry.key not in known:
+        unknown = [entry for entry in block.entries.values() if entry.key not in known]
+        rest = cls.open_to()
+        values = {key.name: self._value(block, key) for key in cls.declared() if not key.rest}
+        if rest is not None:
+            values[rest.name] = {entry.key: self._free(block, rest, entry) for entry in unknown}
+        else:
+            for entry in unknown:
                 self._unknown(block, entry, known)
-        values = {key.name: self._value(block, key) for key in cls.declared()}
         if len(self.faults) > before:
             return None
         section = cls(**values)
         self._object(block, section.objections())
         return _Filled(section, block)
+
+    def _free(self, block: Block, rest: Key, entry: Entry) -> Any:
+        """The value of a key that the schema doesn't know, in a section that takes such."""
+        if not entry.key.isidentifier() or keyword.iskeyword(entry.key):
+            self._fault(block, entry, "is not the name of an argument", "letters, digits and underscores, and no word of Python")
+        return self._parse(block, rest, entry)
 
     def _unknown(self, block: Block, entry: Entry, names: list[str]) -> None:
         close = difflib.get_close_matches(entry.key.lower(), names, 1)
@@ -167,6 +179,12 @@ class _Filling:
             entry = block.entries.get(objection.key)
             shown = _shown(entry, objection.item) if entry is not None and objection.item else ""
             self._fault(block, entry, shown + objection.complaint, objection.expected, objection.item, objection.key)
+
+    def _used(self, filled: list[_Filled], values: Mapping[str, Any]) -> None:
+        """Note each section with a name that is to stand in a list, and doesn't: nobody would read it."""
+        for each in filled:
+            if isinstance(each.section, Hook) and (events := values["events"]) is not None and each.section.name not in events.hooks:
+                self._fault(each.block, None, "there is no such hook in [events] hooks", either(list(events.hooks) or ["no such section"]))
 
     def _across(self, filled: list[_Filled]) -> None:
         """Note each port of a listener that an earlier one has taken on the same address."""

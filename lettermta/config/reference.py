@@ -100,7 +100,9 @@ def reference_ini() -> str:
     """The text of ``etc/mta.ini``."""
     parts = [_INI_HEAD]
     for word, (_, cls) in Config.sections().items():
-        if cls.named():
+        if cls.named() and word not in _INSTANCES:
+            parts.append("\n".join(["", *_comment(f"[{word} NAME]: {_doc(cls)}"), *_ini_example(cls, word), ""]))
+        elif cls.named():
             parts += [_ini_named(cls, word, number, instance) for number, instance in enumerate(_INSTANCES[word])]
         else:
             written = {key.name: _default(key) for key in cls.written() if key.name in _WRITTEN.get(word, ())}
@@ -113,6 +115,17 @@ def _ini_named(cls: type[Section], word: str, number: int, instance: _Instance) 
     if number:
         return "\n".join([header, *_comment(instance.why), *(f"{name} = {value}" for name, value in instance.values.items())]) + "\n"
     return "\n".join([header, *_comment(_doc(cls)), "#", *_comment(instance.why), "", *_ini_keys(cls, instance.values)])
+
+
+def _ini_example(cls: type[Section], word: str) -> Iterator[str]:
+    """A section that the file need not have, as a comment: without a name of its own it can't be there."""
+    title = next(key for key in cls.declared() if key.titles)
+    yield f"#\n#     [{word} {title.example or 'NAME'}]"
+    for key in cls.declared():
+        if key.rest:
+            yield f"#     {key.example}"
+        elif not key.titles:
+            yield f"#     {key.name} = {key.example or _default(key)}"
 
 
 def _ini_keys(cls: type[Section], written: dict[str, str]) -> Iterator[str]:
@@ -145,6 +158,8 @@ def reference_markdown() -> str:
 
 
 def _markdown_key(key: Key) -> str:
+    if key.rest:
+        return f"### Any other key\n\n{_paragraph(key.doc)}\n\n*Takes text. Example: `{key.example}`.*\n"
     if key.titles:
         heading = "### NAME (required)"
     elif key.default is None:

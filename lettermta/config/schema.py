@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import enum
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, TypeVar, dataclass_transform
+from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 import attrs
 from attrs import frozen
@@ -99,6 +99,8 @@ class Key:
     """What Postfix calls it."""
     titles: bool
     """Its value is not on a line of its own but in the section's header, behind the section's name."""
+    rest: bool = False
+    """Not a key but all those that the section has and the schema doesn't know, as a mapping of texts."""
 
     def default_text(self) -> str:
         """The default as it would be written in the file; only for keys that have one."""
@@ -125,9 +127,18 @@ def key(
     return field  # type: ignore[no-any-return]
 
 
-@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(key,))
+def rest(doc: str, *, example: str) -> Mapping[str, str]:
+    """Declare that a section takes keys of any name, for somebody else to judge; ``example`` is one of them with its value."""
+    told = {"kind": kinds.TEXT, "doc": doc, "default": "", "shown": "", "example": example, "postfix": ""}
+    return attrs.field(metadata={**told, "titles": False, "rest": True}, factory=dict)
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(key, rest))
 class Section:
     """A section of the file; each subclass is a frozen attrs class whose fields are its keys."""
+
+    least: ClassVar[int] = 0
+    """How many the file must have, of those with a name."""
 
     def __init_subclass__(cls) -> None:
         attrs.frozen(cls, kw_only=True, slots=False)
@@ -140,12 +151,17 @@ class Section:
     @classmethod
     def written(cls) -> list[Key]:
         """Those keys that have a line of their own."""
-        return [key for key in cls.declared() if not key.titles]
+        return [key for key in cls.declared() if not key.titles and not key.rest]
+
+    @classmethod
+    def open_to(cls) -> Key | None:
+        """What stands for keys of any name, in a section that takes them."""
+        return next((key for key in cls.declared() if key.rest), None)
 
     @classmethod
     def named(cls) -> bool:
         """Whether the file may have several of them, each with a name: ``[listener smtp]``."""
-        return len(cls.written()) < len(cls.declared())
+        return any(key.titles for key in cls.declared())
 
     def objections(self) -> Iterable[Objection]:
         """What is wrong with the values together."""
@@ -217,6 +233,8 @@ class Tls(Section):
 
 class Listener(Section):
     """Ports where applications submit mail. There may be several of these sections, each with a name; at least one is needed."""
+
+    least = 1
 
     name: str = key(kinds.NAME, "What logs and counters call the listener.", titles=True)
     ports: tuple[int, ...] = key(kinds.PORTS, "TCP ports to listen on.", postfix="the service's line in master.cf")
@@ -434,8 +452,20 @@ class Events(Section):
     json_log: Path | None = key(
         kinds.FILE, "A file that gets one line of JSON for each event.", default="", example="/var/log/lettermta/events.jsonl"
     )
+    retention: float = key(
+        kinds.DURATION, "How long events are kept to be read again; what a reader has yet to take is kept longer.", default="7d"
+    )
     hooks: tuple[str, ...] = key(
         kinds.HOOKS, "Python classes (IEventHook) that get every event.", default="", example="example_hooks.billing.CountMail"
+    )
+
+
+class Hook(Section):
+    """What the hook of that name in [events] is made with; needed only where its class takes arguments."""
+
+    name: str = key(kinds.DOTTED, "The hook as it is named in [events] hooks.", example="example_hooks.billing.CountMail", titles=True)
+    settings: Mapping[str, str] = rest(
+        "Each key is handed, as text, to the argument of that name when the class is called.", example="url = ${BILLING_URL}"
     )
 
 
@@ -479,6 +509,7 @@ class Config:
     dns: Dns = attrs.field(factory=Dns, metadata={"section": Dns})
     delivery: Delivery = attrs.field(factory=Delivery, metadata={"section": Delivery})
     events: Events = attrs.field(factory=Events, metadata={"section": Events})
+    hooks: tuple[Hook, ...] = attrs.field(default=(), metadata={"section": Hook})
     http: Http = attrs.field(factory=Http, metadata={"section": Http})
 
     @classmethod

@@ -7,70 +7,26 @@ returning a Deferred (``docs/events.md``).
 
 from __future__ import annotations
 
-import importlib
-import inspect
-from collections.abc import Callable, Sequence
-from typing import cast
+from collections.abc import Mapping, Sequence
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
-from zope.interface.exceptions import Invalid
-from zope.interface.verify import verifyObject
 
 from lettermta.event import Event
 from lettermta.events.sink import Backoff, IEventSink
 from lettermta.interfaces import IEventHook
+from lettermta.plugged import NO_SETTINGS, answered, plug, within
 
 TIME_LIMIT = 60.0
 """Seconds that a hook's Deferred may take before it counts as failed."""
 
 
-class HookError(ValueError):
-    """A hook cannot be had by its name; the text tells what is wrong, and what was expected."""
-
-
-def load_hook(dotted: str) -> IEventHook:
-    """The hook that ``package.module.Name`` names: a class (called without arguments), a factory, or the object itself.
-
-    Raises :class:`HookError`.
-    """
-    module_name, _, name = dotted.rpartition(".")
-    if not module_name or not all(part.isidentifier() for part in dotted.split(".")):
-        raise HookError(f"hook {dotted!r}: expected a dotted name like package.module.Class")
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:
-        raise HookError(
-            f"hook {dotted!r}: module {module_name!r} cannot be imported: {_said(error)}; expected it on Python's path"
-        ) from error
-    try:
-        named = getattr(module, name)
-    except AttributeError as error:
-        raise HookError(f"hook {dotted!r}: module {module_name!r} has no {name!r}; expected a class, a factory or an object") from error
-    hook = named if not inspect.isclass(named) and IEventHook.providedBy(named) else _made(dotted, named)
-    try:
-        verifyObject(IEventHook, hook)
-    except Invalid as error:
-        raise HookError(
-            f"hook {dotted!r}: does not provide IEventHook: {' '.join(str(error).split())}; "
-            "expected a class with @implementer(IEventHook) and a method event_happened(self, event)"
-        ) from error
-    return cast(IEventHook, hook)
-
-
-def _made(dotted: str, factory: Callable[[], object]) -> object:
-    if not callable(factory):
-        raise HookError(f"hook {dotted!r}: is {type(factory).__name__}; expected a class, a factory or an object that provides IEventHook")
-    try:
-        return factory()
-    except Exception as error:
-        raise HookError(f"hook {dotted!r}: making it failed: {_said(error)}; expected it to be made without arguments") from error
-
-
-def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+def load_hook(dotted: str, settings: Mapping[str, str] = NO_SETTINGS) -> IEventHook:
+    """The hook that ``package.module.Name`` names, made with ``settings``; raises :class:`~lettermta.plugged.Unpluggable`."""
+    hook: IEventHook = plug(dotted, IEventHook, settings)
+    return hook
 
 
 @implementer(IEventSink)
@@ -108,7 +64,7 @@ class HookSink:
             try:
                 answer = _deferred(self._hook.event_happened(event))
                 if answer is not None:
-                    await answer.addTimeout(self._time_limit, self._clock)
+                    await within(answer, self._time_limit, self._clock)
             except Exception:
                 self._log.failure(
                     "{sink} failed at event {event_id} ({event_name} of message {message_id}); it will be told again",
@@ -123,8 +79,7 @@ class HookSink:
 
 def _deferred(answer: object) -> Deferred[None] | None:
     """What a hook answered as a Deferred, or None when it has taken the event."""
-    if answer is None or isinstance(answer, Deferred):
-        return answer
-    if inspect.iscoroutine(answer):
-        return Deferred.fromCoroutine(answer)
+    waiting = answered(answer)
+    if waiting is None or isinstance(waiting, Deferred):
+        return waiting
     raise TypeError(f"a hook's event_happened returned {type(answer).__name__}; expected None, a Deferred or a coroutine")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from attrs import define, field
 from twisted.internet.defer import succeed
 from zope.interface import implementer
 
@@ -43,6 +44,18 @@ class Raises:
 @implementer(IEventHook)
 class WantsArguments:
     def __init__(self, url) -> None:
+        self.url = url
+
+    def event_happened(self, event):
+        pass
+
+
+@implementer(IEventHook)
+@define
+class Settled:
+    size: int = field(default=1, converter=int)
+
+    def event_happened(self, event):
         pass
 
 

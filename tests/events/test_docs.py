@@ -71,8 +71,7 @@ class WorkedExample(TestCase):
         (directory / "shop_hooks.py").write_text(code)
         self.patch(sys, "path", [str(directory), *sys.path])
         self.addCleanup(sys.modules.pop, "shop_hooks", None)
-        hook = load_hook("shop_hooks.BounceList")
-        hook.path = directory / "bounced.txt"
+        hook = load_hook("shop_hooks.BounceList", {"path": str(directory / "bounced.txt")})
         spool = MemorySpool()
         dispatcher = Dispatcher(spool, [HookSink("shop_hooks.BounceList", hook, reactor)], reactor)
         bounced = made_again(EXAMPLES[4])
@@ -88,7 +87,7 @@ class WorkedExample(TestCase):
             await dispatcher.stop()
 
         def check(_):
-            self.assertEqual(hook.path.read_text(), f"{bounced.id} jane@example.com 5.1.1 1234\n")
+            self.assertEqual((directory / "bounced.txt").read_text(), f"{bounced.id} jane@example.com 5.1.1 1234\n")
             self.assertEqual(spool.cursors, {"hook:shop_hooks.BounceList": 2})
 
         return Deferred.fromCoroutine(scenario()).addCallback(check)

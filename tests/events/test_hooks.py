@@ -10,9 +10,10 @@ from zope.interface.verify import verifyObject
 
 from lettermta.events.dispatcher import Dispatcher
 from lettermta.events.feed import LINGER
-from lettermta.events.hooks import TIME_LIMIT, HookError, HookSink, load_hook
+from lettermta.events.hooks import TIME_LIMIT, HookSink, load_hook
 from lettermta.events.sink import IEventSink
 from lettermta.interfaces import IEventHook
+from lettermta.plugged import Unpluggable
 
 from . import sample_hooks
 from .conftest import submit
@@ -65,7 +66,7 @@ def test_an_object_is_taken_as_it_is():
         ("tests.events.broken_hook_module.X", ["cannot be imported", "a_module_that_is_not_installed"]),
         (f"{HERE}.Missing", [f"module '{HERE}' has no 'Missing'", "expected a class"]),
         (f"{HERE}.Raises", ["making it failed", "LookupError: no such queue"]),
-        (f"{HERE}.WantsArguments", ["making it failed", "without arguments"]),
+        (f"{HERE}.WantsArguments", ["missing a required argument: 'url'", "expected a section of its own with what it takes: url"]),
         (f"{HERE}.Undeclared", ["does not provide IEventHook", "@implementer(IEventHook)"]),
         (f"{HERE}.Lacking", ["does not provide IEventHook", "event_happened"]),
         (f"{HERE}.WrongArguments", ["does not provide IEventHook", "event_happened"]),
@@ -73,10 +74,51 @@ def test_an_object_is_taken_as_it_is():
     ],
 )
 def test_a_hook_that_cannot_be_had_is_named_with_the_reason(dotted, words):
-    with pytest.raises(HookError) as caught:
+    with pytest.raises(Unpluggable) as caught:
         load_hook(dotted)
     for word in [dotted, *words]:
         assert word in str(caught.value)
+
+
+def test_a_hook_is_made_with_its_settings():
+    assert load_hook(f"{HERE}.WantsArguments", {"url": "amqp://x"}).url == "amqp://x"
+    assert load_hook(f"{HERE}.Settled", {"size": "12"}).size == 12
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "words"),
+    [
+        ("WantsArguments", {"uri": "x"}, ["'url'", "what it takes: url"]),
+        ("Settled", {"size": "1", "colour": "x"}, ["'colour'", "what it takes: size (may be left out)"]),
+        ("Settled", {"size": "many"}, ["making it failed", "ValueError", "with size"]),
+        ("Noting", {"size": "1"}, ["'size'", "what it takes: nothing"]),
+        ("instance", {"size": "1"}, ["an object that is there already", "a class or a factory"]),
+    ],
+)
+def test_settings_that_do_not_fit_are_named(name, settings, words):
+    with pytest.raises(Unpluggable) as caught:
+        load_hook(f"{HERE}.{name}", settings)
+    for word in [name, *words]:
+        assert word in str(caught.value)
+
+
+def test_a_hook_that_does_not_take_being_cancelled_is_told_again_all_the_same(spool, clock):
+    class Stubborn(sample_hooks.Noting):
+        async def event_happened(self, event):
+            self.events.append(event)
+            for _ in range(3):
+                try:
+                    await Deferred()
+                except Exception:
+                    continue
+
+    hook = Stubborn()
+    begin(spool, clock, hooked(spool, clock, hook))
+    event = submit(spool)
+    with capturedLogs() as logs:
+        clock.pump([LINGER, TIME_LIMIT, 1, LINGER])
+    assert hook.events == [event, event]
+    assert len(logs) == 1
 
 
 def test_it_is_a_sink(spool, clock):
