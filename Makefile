@@ -8,9 +8,10 @@ TESTABLE := $(VENV)/testable
 FUZZABLE := $(VENV)/fuzzable
 FUZZ_SECONDS ?= 60
 CRASH_KILLS ?= 2000
+DEEP_MESSAGES ?= 1000000
 DEV := etc/dev.ini
 
-.PHONY: help run test test-clients fuzz crash lint bench bench-idle bench-large reference clean
+.PHONY: help run test test-clients fuzz crash lint bench bench-idle bench-large bench-deep reference clean
 
 help:
 	@echo "make run     start a daemon for trying out: etc/dev.ini, mail is captured"
@@ -21,6 +22,7 @@ help:
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   messages per second, end to end"
 	@echo "make bench-idle     10,000 idle connections: memory for each, and how long another client waits"
+	@echo "make bench-deep     a queue of DEEP_MESSAGES (1000000): memory, first delivery, new mail, the tools"
 	@echo "make bench-large    a message of 50 MB: how much the daemon's memory grows"
 
 $(INSTALLED): setup.cfg pyproject.toml
@@ -76,6 +78,10 @@ bench-idle: $(TESTABLE)
 
 bench-large: $(TESTABLE)
 	$(BIN)/python bench/large.py
+
+# Takes some 14 GB of disk for a million messages, where TMPDIR says.
+bench-deep: $(TESTABLE)
+	$(BIN)/python bench/deep.py --messages $(DEEP_MESSAGES)
 
 # What is derived from the configuration's schema.
 reference: $(TESTABLE)

@@ -75,19 +75,23 @@ class Process:
 
 
 class Daemon(Process):
-    """lettermta with the project ``bench``, which loopback sends for without a login; ``more`` is the rest of its configuration."""
+    """lettermta with the project ``bench``, which loopback sends for without a login; ``more`` is the rest of its configuration.
 
-    def __init__(self, directory: Path, port: int, more: str = "") -> None:
+    ``again``: there has been one in this directory before, so that the project is there.
+    """
+
+    def __init__(self, directory: Path, port: int, more: str = "", *, again: bool = False) -> None:
         self.port = port
-        self._ini = directory / "mta.ini"
-        self._ini.write_text(INI.format(dir=directory, port=port) + more)
+        self.ini = directory / "mta.ini"
+        self.ini.write_text(INI.format(dir=directory, port=port) + more)
         self._log = (directory / "log").open("wb")
         self._process = subprocess.Popen(
-            [BIN / "twistd", "-n", "--pidfile=", "lettermta", "-c", self._ini], stdout=self._log, stderr=subprocess.STDOUT
+            [BIN / "twistd", "-n", "--pidfile=", "lettermta", "-c", self.ini], stdout=self._log, stderr=subprocess.STDOUT
         )
         super().__init__(self._process.pid)
         try:
-            self.admin("project", "create", "bench")
+            if not again:
+                self.admin("project", "create", "bench")
             wait_for(port)
         except BaseException:
             self.stop()
@@ -95,7 +99,7 @@ class Daemon(Process):
 
     def admin(self, *arguments: str) -> str:
         """What lettermta-admin prints."""
-        return subprocess.run([BIN / "lettermta-admin", "-c", self._ini, *arguments], check=True, capture_output=True, text=True).stdout
+        return subprocess.run([BIN / "lettermta-admin", "-c", self.ini, *arguments], check=True, capture_output=True, text=True).stdout
 
     def stop(self) -> None:
         """End it in good order."""

@@ -10,6 +10,7 @@ import sqlite3
 from pathlib import Path
 
 from lettermta.message import WAITING
+from lettermta.spool.shrinking import limit_log
 
 _WAITING = ",".join(f"'{state}'" for state in sorted(WAITING))
 
@@ -112,6 +113,7 @@ def connect(path: Path, *, writable: bool) -> sqlite3.Connection:
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
+        limit_log(connection)
     else:
         connection.execute("PRAGMA query_only = ON")
     return connection

@@ -24,6 +24,7 @@ from lettermta.interfaces import NotStored
 from lettermta.spool.condition import Condition, Room
 from lettermta.spool.damage import Fault, fault_of
 from lettermta.spool.schema import connect
+from lettermta.spool.shrinking import shrink
 
 Row = tuple[Any, ...]
 Complete = Callable[[Row], Row]
@@ -219,10 +220,16 @@ class Writer:
             if enough:
                 self._become(Condition.WORKING, f"{self._room.free} octets are free")
                 self._room.keep_reserve()
+                self._give_back()
             elif self.condition is not Condition.FULL:
                 self._become(Condition.LOW, f"{self._room.free} octets are free, the floor is {self._room.floor} ([limits] free_space)")
         except (OSError, sqlite3.Error) as error:
             self._become(Condition.BROKEN, str(error))
+
+    def _give_back(self) -> None:
+        """Give free space back to the disk: one step, and more of them while nothing waits."""
+        while shrink(self._connection) and self._queue.empty():
+            pass
 
     def _reopen(self) -> None:
         """A new connection, which knows only what the files say, and a commit of its own that is synced; raises sqlite3.Error."""

@@ -1,0 +1,281 @@
+"""A deep queue: what a million waiting messages cost the daemon, and who has to wait for them.
+
+    python bench/deep.py [--messages 1000000] [--domains 1000] [--size 10240] [--directory DIRECTORY]
+
+One daemon with an empty queue gives the rate to compare with. Then the spool is filled (through the spool's own interface, with the daemon
+down) with mail for so many domains, each with an MX host of its own: all but the first one refuse connections. All of it is due. The
+daemon is started on that, and measured: how long until the first message arrives, how much memory it has at the most, at what rate it
+accepts new mail, how long ``lettermta-queue stats`` takes and when ``list`` prints its first and its last line. At the end the route's
+transport becomes ``discard``, the queue drains, and the database has to shrink. Ends with 1 when a goal is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from attrs import Factory, define
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from bench.daemon import BIN, Daemon, Process, free_port, wait_for
+from bench.relay import Sink
+from lettermta.event import CREATED, message_event
+from lettermta.message import Message, Recipient, new_id
+from lettermta.spool.store import Spool
+from tests.spool.hand import HandReactor
+from tests.tools import need
+
+MEMORY_MB = 300.0
+FIRST_SECONDS = 5.0
+ACCEPTED_SHARE = 0.8
+STATS_SECONDS = 1.0
+TOOL_MB = 100.0
+"""What ``list`` may take for a million rows: as much as for ten."""
+LEFT_SHARE = 0.1
+"""Of the full database's size, what may be left of it once the queue has drained."""
+IN_FLIGHT = 2000
+"""Messages that the filling has under way, so that each commit has many."""
+SETTLING_SECONDS = 60.0
+"""How long the daemon is watched after a start on the full queue."""
+DRAIN_RATE = 200
+"""Messages a second that the draining has to make at the least, or the bench gives up on it."""
+
+NAMES = """
+[delivery]
+port = {sink}
+allow_networks = 127.0.0.0/8
+[dns]
+servers = 127.0.0.1:{dns}
+"""
+
+
+@define
+class Table:
+    """The rows that are printed, and whether each goal was met."""
+
+    met: bool = True
+    goals: list[bool] = Factory(list)
+
+    def row(self, name: str, figure: str, goal: str = "", met: bool = True) -> None:
+        """Print one row."""
+        self.met = self.met and met
+        print(f"{name:<58} {figure:>18}  {goal and f'(goal: {goal})'} {'' if met else '<-- MISSED'}".rstrip(), flush=True)
+
+
+def domain(number: int) -> str:
+    """The name of a domain of the queue; number 0 is the one that takes mail."""
+    return f"d{number}.destination.example"
+
+
+@contextmanager
+def names(domains: int, directory: Path) -> Iterator[int]:
+    """A DNS server for the domains, and for ``waiting.example``, whose host refuses connections too; gives its port."""
+    zone: dict[str, object] = {}
+    for number, name in enumerate([*map(domain, range(domains)), "waiting.example"]):
+        zone[name] = {"MX": [[10, f"mx.{name}."]]}
+        zone[f"mx.{name}"] = {"A": ["127.0.0.2" if number else "127.0.0.1"]}
+    (directory / "zone.json").write_text(json.dumps(zone))
+    command = [sys.executable, "-m", "lettermta.testing.dns", "--port", "0", "--zone", str(directory / "zone.json")]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    try:
+        yield int(server.stdout.readline().split()[1])
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def fill(state: Path, route: dict[str, str], args: argparse.Namespace) -> float:
+    """Put the messages into the spool, as submission would; messages per second."""
+    reactor = HandReactor()
+    spool = Spool(state / "spool" / "0", reactor)  # type: ignore[arg-type]
+    spool.open()
+    head = b"From: sender@source.example\r\nTo: recipient@destination.example\r\nSubject: deep\r\n"
+    data = head + b"\r\n" + (b"All is well, and there is more of it.\r\n" * (args.size // 39 + 1))[: args.size - len(head) - 4] + b"\r\n"
+    under_way = 0
+
+    def stored(_: object) -> None:
+        nonlocal under_way
+        under_way -= 1
+
+    began = time.monotonic()
+    now = time.time()
+    context = json.dumps({"scope": "project", "project": route["project"], "route": route["slug"]}, separators=(",", ":")).encode()
+    for number in range(args.messages):
+        content = spool.content()
+        content.write(data)
+        identifier = new_id()
+        facts = b'{"message_id":"%b","subject":"deep","metadata":{},"tag":null,"tags":[],"headers":[]}' % identifier.encode()
+        message = Message(
+            id=identifier, project_id=route["project_id"], project=route["project"], route_id=route["id"], route=route["slug"],
+            sender="sender@source.example", recipients=(Recipient(f"u{number}@{domain(number % args.domains)}"),), tag=f"tag-{number % 7}",
+            metadata={"order": str(number)}, head=content.head(), content=content, size=content.size, created=now, expires=now + 432_000.0,
+            facts=facts, context=context,
+        )  # fmt: skip
+        spool.store(message, [message_event(CREATED, now, identifier, facts, context)]).addCallback(stored)
+        under_way += 1
+        while under_way > IN_FLIGHT:
+            reactor.turn_once()
+    while under_way:
+        reactor.turn_once()
+    reactor.wait(spool.close())
+    return args.messages / (time.monotonic() - began)
+
+
+def accepted(port: int, size: int, messages: int = 3000) -> float:
+    """New messages per second that are stored, for a domain that takes none now."""
+    command = [need("smtp-source", "postfix"), "-d", "-s", "20", "-m", str(messages), "-l", str(size),
+               "-f", "sender@source.example", "-t", "recipient@waiting.example", f"127.0.0.1:{port}"]  # fmt: skip
+    began = time.monotonic()
+    subprocess.run(command, check=True)
+    return messages / (time.monotonic() - began)
+
+
+def rate(port: int, size: int) -> float:
+    """The median of three, behind one that is not counted."""
+    return statistics.median([accepted(port, size) for _ in range(4)][1:])
+
+
+def until(true: Callable[[], bool], seconds: float) -> float:
+    """Look until it is true; the seconds that took. Raises TimeoutError."""
+    began = time.monotonic()
+    while not true():
+        if time.monotonic() - began > seconds:
+            raise TimeoutError
+        time.sleep(0.01)
+    return time.monotonic() - began
+
+
+def stats(daemon: Daemon) -> tuple[float, float]:
+    """Seconds that ``lettermta-queue stats`` takes as a whole process, and (to compare) that ``--help`` takes."""
+
+    def took(*arguments: str) -> float:
+        began = time.monotonic()
+        subprocess.run([BIN / "lettermta-queue", "-c", daemon.ini, *arguments], check=True, stdout=subprocess.DEVNULL)
+        return time.monotonic() - began
+
+    return statistics.median([took("stats") for _ in range(3)]), statistics.median([took("--help") for _ in range(3)])
+
+
+def listing(daemon: Daemon) -> tuple[float, float, int, float]:
+    """``list --json``: seconds to its first line and to its last one, its lines, and the most memory that it had (MB)."""
+    began = time.monotonic()
+    tool = subprocess.Popen([BIN / "lettermta-queue", "-c", daemon.ini, "list", "--json"], stdout=subprocess.PIPE)
+    assert tool.stdout is not None
+    tool.stdout.readline()
+    first = time.monotonic() - began
+    lines = 1
+    peak = 0.0
+    for _ in tool.stdout:
+        lines += 1
+        if lines % 10_000 == 0:
+            peak = max(peak, Process(tool.pid).peak())
+    tool.wait()
+    return first, time.monotonic() - began, lines, peak
+
+
+def on_disk(state: Path) -> float:
+    """Megabytes of the spool's files."""
+    return sum(path.stat().st_size for path in (state / "spool").rglob("*") if path.is_file()) / 1e6
+
+
+def measure(args: argparse.Namespace, directory: Path, table: Table) -> None:
+    """Everything, row by row."""
+    port, sink_port = free_port(), free_port()
+    state = directory / "state"
+    with names(args.domains, directory) as dns:
+        sink = Sink(sink_port)
+        wait_for(sink_port)
+        daemon = Daemon(directory, port, NAMES.format(sink=sink_port, dns=dns))
+        try:
+            empty = rate(port, args.size)
+            table.row("accepts new mail, with little in the queue", f"{empty:,.0f} messages/s")
+            route = json.loads(daemon.admin("route", "show", "--project", "bench", "outgoing", "--json"))
+            project = json.loads(daemon.admin("project", "show", "bench", "--json"))
+        finally:
+            daemon.stop()
+        filled = fill(state, {"id": route["id"], "slug": "outgoing", "project_id": project["id"], "project": "bench"}, args)
+        full = on_disk(state)
+        table.row("the queue is filled", f"{filled:,.0f} messages/s")
+        table.row("messages in the queue", f"{args.messages:,}")
+        table.row("the spool on the disk", f"{full:,.0f} MB")
+        before = sink.read()
+        began = time.monotonic()
+        daemon = Daemon(directory, port, NAMES.format(sink=sink_port, dns=dns), again=True)
+        try:
+            until(lambda: sink.read() > before, 120)
+            first = time.monotonic() - began
+            table.row("first delivery after a start", f"{first:.2f} s", f"{FIRST_SECONDS:.0f} s", first <= FIRST_SECONDS)
+            reachable = args.messages // args.domains
+            until(lambda: sink.read() - before >= reachable, 300)
+            table.row(f"all {reachable:,} for the one domain that takes mail are delivered", f"{time.monotonic() - began:.1f} s")
+            time.sleep(max(SETTLING_SECONDS * args.messages / 1_000_000 - (time.monotonic() - began), 1.0))
+            deep = rate(port, args.size)
+            share = deep / empty
+            table.row("accepts new mail, with the queue full", f"{deep:,.0f} messages/s")
+            table.row("of what it accepts with little in the queue", f"{share:.0%}", f"{ACCEPTED_SHARE:.0%}", share >= ACCEPTED_SHARE)
+            took, nothing = stats(daemon)
+            table.row("lettermta-queue stats", f"{took:.2f} s", f"{STATS_SECONDS:.0f} s", took <= STATS_SECONDS)
+            table.row("  of which is the start of the tool", f"{nothing:.2f} s")
+            line, last, lines, tool = listing(daemon)
+            table.row("lettermta-queue list: first line", f"{line:.2f} s")
+            table.row(f"lettermta-queue list: all {lines:,} lines", f"{last:.1f} s")
+            table.row("lettermta-queue list: memory of the tool", f"{tool:.0f} MB", f"{TOOL_MB:.0f} MB", tool <= TOOL_MB)
+            peak = daemon.peak()
+            table.row("memory of the daemon, at the most", f"{peak:.0f} MB", f"{MEMORY_MB:.0f} MB", peak <= MEMORY_MB)
+            drain(daemon, args, state, full, table)
+        finally:
+            daemon.stop()
+            sink.stop()
+
+
+def drain(daemon: Daemon, args: argparse.Namespace, state: Path, full: float, table: Table) -> None:
+    """Have everything leave, and look whether the disk gets its space back."""
+    daemon.admin("route", "update", "--project", "bench", "outgoing", "--transport", "discard")
+    began = time.monotonic()
+    queue = [BIN / "lettermta-queue", "-c", daemon.ini]
+    subprocess.run([*queue, "retry", "--yes"], check=True, capture_output=True)
+
+    def empty() -> bool:
+        time.sleep(0.5)
+        return subprocess.run([*queue, "list", "--json"], check=True, stdout=subprocess.PIPE).stdout[:1] == b""
+
+    until(empty, max(args.messages / DRAIN_RATE, 60.0))
+    took = time.monotonic() - began
+    table.row("the queue drains", f"{args.messages / took:,.0f} messages/s")
+    try:
+        until(lambda: on_disk(state) < full * LEFT_SHARE, 120)
+    except TimeoutError:
+        pass
+    left = on_disk(state)
+    limit = full * LEFT_SHARE
+    table.row("the spool on the disk, once it has drained", f"{left:,.0f} MB", f"{limit:,.0f} MB", left <= limit)
+    table.row("memory of the daemon, at the most, drained", f"{daemon.peak():.0f} MB", f"{MEMORY_MB:.0f} MB", daemon.peak() <= MEMORY_MB)
+
+
+def main() -> None:
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--messages", type=int, default=1_000_000)
+    parser.add_argument("--domains", type=int, default=1000)
+    parser.add_argument("--size", type=int, default=10_240)
+    parser.add_argument("--directory", type=Path, help="where the spool is to be meanwhile: on the disk that is to be measured")
+    args = parser.parse_args()
+    table = Table()
+    with tempfile.TemporaryDirectory(dir=args.directory) as directory:
+        measure(args, Path(directory), table)
+    if not table.met:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()
