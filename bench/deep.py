@@ -40,8 +40,8 @@ ACCEPTED_SHARE = 0.8
 STATS_SECONDS = 1.0
 TOOL_MB = 100.0
 """What ``list`` may take for a million rows: as much as for ten."""
-LEFT_SHARE = 0.1
-"""Of the full database's size, what may be left of it once the queue has drained."""
+LEFT_SHARE = 0.25
+"""Of the full spool's size, what may be left of it once the queue has drained: the events are kept for their retention."""
 IN_FLIGHT = 2000
 """Messages that the filling has under way, so that each commit has many."""
 SETTLING_SECONDS = 60.0
