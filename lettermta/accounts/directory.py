@@ -8,7 +8,6 @@ can't be read at that moment, the last good state goes on to answer and the log 
 from __future__ import annotations
 
 import sqlite3
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,8 +16,9 @@ from twisted.logger import Logger
 
 from lettermta import metrics
 from lettermta.accounts import records
+from lettermta.accounts.dkim_keys import PrivateKey, private_key
 from lettermta.accounts.errors import AccountError, StorageUnusable, storage_faults
-from lettermta.accounts.model import Project, Route, Token
+from lettermta.accounts.model import Alignment, Domain, DomainKey, Project, Route, Token
 from lettermta.accounts.schema import DATABASE, open_database, version_of
 from lettermta.accounts.vault import Unsealable, Vault, token_owner
 
@@ -37,6 +37,10 @@ class _Snapshot:
     defaults: dict[str, Route] = Factory(dict)
     domains: dict[str, frozenset[str]] = Factory(dict)
     """The names by the project's id; a project without domains may be missing."""
+    of_project: dict[str, dict[str, Domain]] = Factory(dict)
+    """The domains by the project's id and their names."""
+    signing: dict[str, list[DomainKey]] = Factory(dict)
+    """The keys that sign, by their domain's id; one without any is missing."""
     tokens: dict[str, Token] = Factory(dict)
     digests: dict[bytes, Token] = Factory(dict)
     sealed: list[tuple[Token, bytes | None]] = Factory(list)
@@ -113,6 +117,35 @@ class Directory:
     def domains(self, project_id: str) -> frozenset[str]:
         """The names of the project's domains, as :func:`lettermta.accounts.rules.domain_name` writes them; empty without such a project."""
         return self._current().domains.get(project_id, frozenset())
+
+    def domain(self, project_id: str, name: str) -> Domain | None:
+        """The project's domain of exactly that name, as :func:`lettermta.accounts.rules.domain_name` writes it."""
+        return self._current().of_project.get(project_id, {}).get(name)
+
+    def signing_keys(self, project_id: str, author: str) -> tuple[str, Sequence[DomainKey]] | None:
+        """Which domain signs mail of ``author``'s domain, and its keys that do; None when there is none.
+
+        It is the author's own domain or, with relaxed alignment, the nearest one above it that the project has. So it is never a
+        top-level domain, nor any other public suffix, unless the project has one: and there it could publish nothing.
+        """
+        snapshot = self._current()
+        domains = snapshot.of_project.get(project_id)
+        if not domains:
+            return None
+        name = author
+        relaxed = snapshot.projects[project_id].alignment is Alignment.RELAXED
+        while "." in name:
+            domain = domains.get(name)
+            if domain is not None and (keys := snapshot.signing.get(domain.id)):
+                return name, keys
+            if not relaxed:
+                return None
+            name = name.partition(".")[2]
+        return None
+
+    def private_key(self, key: DomainKey) -> PrivateKey:
+        """The private part of a key, ready for use: to be kept by whoever signs. Raises Unsealable."""
+        return private_key(key, self._vault)
 
     def token(self, token_id: str) -> Token | None:
         """The token of that id, live or revoked."""
@@ -203,10 +236,11 @@ def _read(connection: sqlite3.Connection, vault: Vault) -> _Snapshot:
             snapshot.add_route(records.route_of(row, vault))
         for row in connection.execute(records.TOKENS):
             snapshot.add_token(records.token_of(row), row[6], row[7])
-        names: defaultdict[str, set[str]] = defaultdict(set)
         for domain in map(records.domain_of, connection.execute(records.DOMAINS)):
-            names[domain.project_id].add(domain.name)
-        snapshot.domains = {project_id: frozenset(of_project) for project_id, of_project in names.items()}
+            snapshot.of_project.setdefault(domain.project_id, {})[domain.name] = domain
+        snapshot.domains = {project_id: frozenset(domains) for project_id, domains in snapshot.of_project.items()}
+        for key in map(records.key_of, connection.execute(f"{records.KEYS} WHERE state = 'signing' ORDER BY id")):
+            snapshot.signing.setdefault(key.domain_id, []).append(key)
     except (Unsealable, ValueError) as fault:
         raise StorageUnusable(f"{DATABASE} is damaged: {fault}") from fault
     finally:

@@ -1,4 +1,4 @@
-"""Projects, routes, tokens and domains as data: what submission and delivery ask the accounts for.
+"""Projects, routes, tokens, domains and their keys as data: what submission and delivery ask the accounts for.
 
 Nothing here does any I/O, and what is here has passed :mod:`lettermta.accounts.rules`. Times are wall-clock seconds since the epoch,
 sizes are octets. No secret shows in a ``repr``.
@@ -50,6 +50,31 @@ class ReceivedField(enum.StrEnum):
     NONE = "none"
 
 
+class Alignment(enum.StrEnum):
+    """Which of a project's domains signs its mail (the alignment of RFC 7489 section 3.1.1, seen from the sender's side).
+
+    Strict: the domain of From, and no other one. Relaxed: that one, or else the nearest domain above it.
+    """
+
+    RELAXED = "relaxed"
+    STRICT = "strict"
+
+
+class KeyAlgorithm(enum.StrEnum):
+    """What a domain's key signs by (RFC 6376 section 3.3.1, RFC 8463)."""
+
+    RSA = "rsa"
+    ED25519 = "ed25519"
+
+
+class KeyState(enum.StrEnum):
+    """Signing now; waiting to sign until its record has been seen; retired, with a record that verifiers may still ask for."""
+
+    SIGNING = "signing"
+    WAITING = "waiting"
+    RETIRED = "retired"
+
+
 @frozen
 class Project:
     """Owns tokens, routes and domains. ``message_size`` and ``recipients`` are None where the daemon's own limits hold."""
@@ -63,6 +88,7 @@ class Project:
     created: float
     check_sender: bool = False
     """Whether its mail has to come from one of its domains: both the address of MAIL FROM and those of the header's From."""
+    alignment: Alignment = Alignment.RELAXED
 
 
 @frozen
@@ -121,3 +147,26 @@ class Domain:
     name: str
     """In lower case, each label as an A-label where it isn't ASCII (RFC 5890 section 2.3.2.1), without a dot at the end."""
     created: float
+    return_path_verified: float | None = None
+    """When its return path's record was last seen to be right; None: never, or it was wrong at the last look. Likewise these."""
+    dmarc_verified: float | None = None
+    spf_verified: float | None = None
+
+
+@frozen
+class DomainKey:
+    """A key that a domain's mail is signed with (DKIM, RFC 6376)."""
+
+    id: str
+    domain_id: str
+    selector: str
+    algorithm: KeyAlgorithm
+    state: KeyState
+    public: str
+    """What the record's ``p=`` says (RFC 6376 section 3.6.1), in base64."""
+    sealed: bytes | None = field(repr=False)
+    """The private key as the vault keeps it; None once it is retired."""
+    created: float
+    verified: float | None = None
+    """When its record was last seen to be right; None: never, or it was wrong at the last look."""
+    retired: float | None = None

@@ -4,19 +4,36 @@ from __future__ import annotations
 
 from typing import Any
 
-from lettermta.accounts.model import Domain, Project, ReceivedField, Route, RouteKind, Smarthost, SmarthostTLS, Token, TransportKind
+from lettermta.accounts.model import (
+    Alignment,
+    Domain,
+    DomainKey,
+    KeyAlgorithm,
+    KeyState,
+    Project,
+    ReceivedField,
+    Route,
+    RouteKind,
+    Smarthost,
+    SmarthostTLS,
+    Token,
+    TransportKind,
+)
 from lettermta.accounts.vault import Vault, smarthost_owner
 
-PROJECTS = "SELECT id, slug, smtp, message_size, recipients, created, check_sender FROM project"
+PROJECTS = "SELECT id, slug, smtp, message_size, recipients, created, check_sender, alignment FROM project"
 ROUTES = (
     "SELECT id, project_id, slug, kind, transport, smarthost_host, smarthost_port, smarthost_tls, smarthost_username, "
     "smarthost_password, is_default, created, received, mint_message_id, schedule, lifetime FROM route"
 )
 TOKENS = "SELECT id, project_id, name, created, revoked, hint, digest, secret FROM token"
-DOMAINS = "SELECT id, project_id, name, created FROM domain"
+DOMAINS = "SELECT id, project_id, name, created, return_path_verified, dmarc_verified, spf_verified FROM domain"
+KEYS = "SELECT id, domain_id, selector, algorithm, state, public, private, created, verified, retired FROM dkim_key"
 
-INSERT_PROJECT = "INSERT INTO project (id, slug, smtp, message_size, recipients, check_sender, created) VALUES (?, ?, ?, ?, ?, ?, ?)"
-UPDATE_PROJECT = "UPDATE project SET smtp = ?, message_size = ?, recipients = ?, check_sender = ? WHERE id = ?"
+INSERT_PROJECT = (
+    "INSERT INTO project (id, slug, smtp, message_size, recipients, check_sender, alignment, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+)
+UPDATE_PROJECT = "UPDATE project SET smtp = ?, message_size = ?, recipients = ?, check_sender = ?, alignment = ? WHERE id = ?"
 INSERT_ROUTE = (
     "INSERT INTO route (id, project_id, slug, kind, transport, smarthost_host, smarthost_port, smarthost_tls, smarthost_username, "
     "smarthost_password, is_default, received, mint_message_id, schedule, lifetime, created) "
@@ -28,14 +45,20 @@ UPDATE_ROUTE = (
 )
 INSERT_TOKEN = "INSERT INTO token (id, project_id, name, created, revoked, hint, digest, secret) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S105
 INSERT_DOMAIN = "INSERT INTO domain (id, project_id, name, created) VALUES (?, ?, ?, ?)"
+UPDATE_DOMAIN = "UPDATE domain SET return_path_verified = ?, dmarc_verified = ?, spf_verified = ? WHERE id = ?"
+INSERT_KEY = (
+    "INSERT INTO dkim_key (id, domain_id, selector, algorithm, state, public, private, created, verified, retired) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+UPDATE_KEY = "UPDATE dkim_key SET state = ?, private = ?, verified = ?, retired = ? WHERE id = ?"
 
 Row = tuple[Any, ...]
 
 
 def project_of(row: Row) -> Project:
-    """The project in a row of :data:`PROJECTS`."""
-    identifier, slug, smtp, message_size, recipients, created, check_sender = row
-    return Project(identifier, slug, bool(smtp), message_size, recipients, created, bool(check_sender))
+    """The project in a row of :data:`PROJECTS`; raises ValueError for an unknown word."""
+    identifier, slug, smtp, message_size, recipients, created, check_sender, alignment = row
+    return Project(identifier, slug, bool(smtp), message_size, recipients, created, bool(check_sender), Alignment(alignment))
 
 
 def project_row(project: Project) -> Row:
@@ -49,7 +72,7 @@ def project_changes(project: Project) -> Row:
 
 
 def _project_settings(project: Project) -> Row:
-    return (int(project.smtp), project.message_size, project.recipients, int(project.check_sender))
+    return (int(project.smtp), project.message_size, project.recipients, int(project.check_sender), project.alignment.value)
 
 
 def route_of(row: Row, vault: Vault) -> Route:
@@ -115,3 +138,25 @@ def domain_of(row: Row) -> Domain:
 def domain_row(domain: Domain) -> Row:
     """The values of :data:`INSERT_DOMAIN`."""
     return (domain.id, domain.project_id, domain.name, domain.created)
+
+
+def domain_changes(domain: Domain) -> Row:
+    """The values of :data:`UPDATE_DOMAIN`."""
+    return (domain.return_path_verified, domain.dmarc_verified, domain.spf_verified, domain.id)
+
+
+def key_of(row: Row) -> DomainKey:
+    """The key in a row of :data:`KEYS`; raises ValueError for unknown words."""
+    identifier, domain_id, selector, algorithm, state, *rest = row
+    return DomainKey(identifier, domain_id, selector, KeyAlgorithm(algorithm), KeyState(state), *rest)
+
+
+def key_row(key: DomainKey) -> Row:
+    """The values of :data:`INSERT_KEY`."""
+    names = (key.id, key.domain_id, key.selector, key.algorithm.value, key.state.value)
+    return (*names, key.public, key.sealed, key.created, key.verified, key.retired)
+
+
+def key_changes(key: DomainKey) -> Row:
+    """The values of :data:`UPDATE_KEY`."""
+    return (key.state.value, key.sealed, key.verified, key.retired, key.id)

@@ -20,6 +20,7 @@ def shown_project(project: Project) -> Shown:
         "message_size": project.message_size,
         "recipients": project.recipients,
         "check_sender": project.check_sender,
+        "alignment": project.alignment.value,
         "created": timestamp(project.created),
     }
 

@@ -8,18 +8,35 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from attrs import evolve
 
 from lettermta.accounts import records, rules
+from lettermta.accounts.dkim_keys import new_pair, retired
 from lettermta.accounts.errors import AccountExists, InvalidAccount, NoSuchAccount, StorageUnusable, storage_faults
-from lettermta.accounts.model import OUTGOING, Domain, Project, ReceivedField, Route, RouteKind, Smarthost, Token, TransportKind
+from lettermta.accounts.model import (
+    OUTGOING,
+    Alignment,
+    Domain,
+    DomainKey,
+    KeyState,
+    Project,
+    ReceivedField,
+    Route,
+    RouteKind,
+    Smarthost,
+    Token,
+    TransportKind,
+)
 from lettermta.accounts.schema import DATABASE, open_database
 from lettermta.accounts.vault import Unsealable, token_owner
 from lettermta.message import new_id
+
+RETIRED_SECONDS = 30 * 86400.0
+"""How long a retired key is shown, so that its record is not removed while mail that it signed is still being verified."""
 
 
 class AccountStore:
@@ -51,10 +68,11 @@ class AccountStore:
         message_size: int | None = None,
         recipients: int | None = None,
         check_sender: bool = False,
+        alignment: Alignment = Alignment.RELAXED,
     ) -> Project:
         """A new project with its default route ``outgoing`` (transactional, by MX)."""
         now = time.time()
-        project = Project(new_id(), slug, smtp, message_size, recipients, now, check_sender)
+        project = Project(new_id(), slug, smtp, message_size, recipients, now, check_sender, alignment)
         rules.check_project(project)
         route = Route(new_id(), project.id, OUTGOING, RouteKind.TRANSACTIONAL, TransportKind.MX, None, True, now)
         with self._transaction():
@@ -210,15 +228,23 @@ class AccountStore:
         return token
 
     def create_domain(self, project_slug: str, name: str) -> Domain:
-        """A new domain of a project; ``name`` may be in Unicode. Other projects may have it too."""
+        """A new domain of a project, with its first keys; ``name`` may be in Unicode. Other projects may have it too, with other keys."""
         name = rules.domain_name(name)
+        self._no_such_domain_yet(self.project(project_slug), name)
+        identifier = new_id()
+        # Before the transaction: an RSA key takes its time, and nobody else could write meanwhile.
+        keys = new_pair(identifier, KeyState.SIGNING, self._vault)
         with self._transaction():
             project = self.project(project_slug)
-            if self._rows(f"{records.DOMAINS} WHERE project_id = ? AND name = ?", project.id, name):
-                raise AccountExists(f"project {project_slug} has the domain {name} already")
-            domain = Domain(new_id(), project.id, name, time.time())
+            self._no_such_domain_yet(project, name)
+            domain = Domain(identifier, project.id, name, time.time())
             self._db.execute(records.INSERT_DOMAIN, records.domain_row(domain))
+            self._add_keys(keys)
         return domain
+
+    def _no_such_domain_yet(self, project: Project, name: str) -> None:
+        if self._rows(f"{records.DOMAINS} WHERE project_id = ? AND name = ?", project.id, name):
+            raise AccountExists(f"project {project.slug} has the domain {name} already")
 
     def domains(self, project_slug: str) -> Sequence[Domain]:
         """All domains of a project by name."""
@@ -233,8 +259,74 @@ class AccountStore:
             return records.domain_of(row)
         raise NoSuchAccount(f"project {project_slug} has no domain {name}")
 
+    def update_domain(self, domain: Domain, change: Callable[[Domain], Domain]) -> Domain:
+        """Note what was seen of a domain's records; its name and ids stay."""
+        with self._transaction():
+            old = self._domain_by_id(domain)
+            new = evolve(change(old), id=old.id, project_id=old.project_id, name=old.name, created=old.created)
+            self._db.execute(records.UPDATE_DOMAIN, records.domain_changes(new))
+        return new
+
+    def _domain_by_id(self, domain: Domain) -> Domain:
+        for row in self._rows(f"{records.DOMAINS} WHERE id = ?", domain.id):
+            return records.domain_of(row)
+        raise NoSuchAccount(f"the domain {domain.name} is gone")
+
+    def domain_keys(self, domain: Domain) -> Sequence[DomainKey]:
+        """A domain's keys, oldest first. One that has none, from before there were keys, gets its first pair, which signs at once."""
+        if found := self._keys(domain):
+            return found
+        keys = new_pair(domain.id, KeyState.SIGNING, self._vault)
+        with self._transaction():
+            self._domain_by_id(domain)
+            if not self._keys(domain):
+                self._add_keys(keys)
+            return self._keys(domain)
+
+    def rotate_keys(self, domain: Domain) -> Sequence[DomainKey]:
+        """Have a pair that waits to take over, made now unless there is one; returns all keys. Long retired ones are forgotten."""
+        keys = () if self._waiting(domain) else new_pair(domain.id, KeyState.WAITING, self._vault)
+        with self._transaction():
+            self._domain_by_id(domain)
+            if not self._waiting(domain):
+                self._add_keys(keys)
+            self._db.execute("DELETE FROM dkim_key WHERE domain_id = ? AND retired < ?", (domain.id, time.time() - RETIRED_SECONDS))
+            return self._keys(domain)
+
+    def activate_keys(self, domain: Domain) -> Sequence[DomainKey]:
+        """Have the pair that waits sign from now on, and retire the one that did; without one that waits nothing changes."""
+        now = time.time()
+        with self._transaction():
+            if self._waiting(domain):
+                for key in self._keys(domain):
+                    if key.state is KeyState.SIGNING:
+                        self._db.execute(records.UPDATE_KEY, records.key_changes(retired(key, now)))
+                    elif key.state is KeyState.WAITING:
+                        self._db.execute(records.UPDATE_KEY, records.key_changes(evolve(key, state=KeyState.SIGNING)))
+            return self._keys(domain)
+
+    def note_keys(self, domain: Domain, verified: Mapping[str, float | None]) -> Sequence[DomainKey]:
+        """Note when the records of the keys of these ids were seen to be right, or that they were not; returns all keys."""
+        with self._transaction():
+            for identifier, seen in verified.items():
+                self._db.execute("UPDATE dkim_key SET verified = ? WHERE id = ? AND domain_id = ?", (seen, identifier, domain.id))
+            return self._keys(domain)
+
+    def _keys(self, domain: Domain) -> Sequence[DomainKey]:
+        rows = self._rows(f"{records.KEYS} WHERE domain_id = ? ORDER BY id", domain.id)
+        try:
+            return [records.key_of(row) for row in rows]
+        except ValueError as fault:
+            raise StorageUnusable(f"{self._path} is damaged: {fault}") from fault
+
+    def _waiting(self, domain: Domain) -> bool:
+        return any(key.state is KeyState.WAITING for key in self._keys(domain))
+
+    def _add_keys(self, keys: Sequence[DomainKey]) -> None:
+        self._db.executemany(records.INSERT_KEY, map(records.key_row, keys))
+
     def delete_domain(self, project_slug: str, name: str) -> Domain:
-        """Remove a domain of a project."""
+        """Remove a domain of a project, with its keys."""
         with self._transaction():
             domain = self.domain(project_slug, name)
             self._db.execute("DELETE FROM domain WHERE id = ?", (domain.id,))

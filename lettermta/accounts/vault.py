@@ -75,6 +75,11 @@ def smarthost_owner(route_id: str) -> str:
     return f"smarthost of route {route_id}"
 
 
+def dkim_owner(key_id: str) -> str:
+    """The owner that a domain's private key is sealed for."""
+    return f"dkim key {key_id}"
+
+
 def load_key(path: Path) -> bytes:
     """The key in the file ``path``; raises FileNotFoundError when there is none, StorageUnusable when it is not fit for use."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -10,10 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 from lettermta.accounts.directory import Directory
 from lettermta.accounts.errors import StorageDenied, StorageUnusable
-from lettermta.accounts.model import Project, ReceivedField, Route, RouteKind, Smarthost, SmarthostTLS, TransportKind
+from lettermta.accounts.model import Alignment, Project, ReceivedField, Route, RouteKind, Smarthost, SmarthostTLS, TransportKind
 from lettermta.accounts.schema import VERSION, open_database
 from lettermta.accounts.store import AccountStore
 
@@ -131,11 +133,12 @@ def put_back(state_dir: Path, version: int) -> None:
 def test_what_each_version_wrote_opens(tmp_path: Path, version: int) -> None:
     """What the first release wrote is read by each later one."""
     put_back(tmp_path, version)
-    second, third = version >= 2, version >= 3
+    second, third, fourth = version >= 2, version >= 3, version >= 4
     with AccountStore(tmp_path) as store:
         assert (tmp_path / "accounts.db-wal").exists()
         project = store.project("demo")
-        assert project == Project(project.id, "demo", False, 1000000, 50, project.created, check_sender=second)
+        alignment = Alignment.STRICT if fourth else Alignment.RELAXED
+        assert project == Project(project.id, "demo", False, 1000000, 50, project.created, check_sender=second, alignment=alignment)
         outgoing, relay = store.routes("demo")
         assert outgoing == Route(
             outgoing.id, project.id, "outgoing", RouteKind.TRANSACTIONAL, TransportKind.MX, None, False, outgoing.created
@@ -156,12 +159,24 @@ def test_what_each_version_wrote_opens(tmp_path: Path, version: int) -> None:
         )
         live, revoked = store.tokens("demo")
         assert (live.name, live.revoked, revoked.revoked) == ("shop", None, 1.5)
-        assert [domain.name for domain in store.domains("demo")] == (["xn--mnchen-3ya.example"] if second else [])
+        domains = store.domains("demo")
+        assert [domain.name for domain in domains] == (["xn--mnchen-3ya.example"] if second else [])
+        seen = (2.5, 3.5, 4.5) if fourth else (None, None, None)
+        assert [(d.return_path_verified, d.dmarc_verified, d.spf_verified) for d in domains] == ([seen] if second else [])
+        keys = [store.domain_keys(domain) for domain in domains]
+        states = ["retired", "retired", "signing", "signing"] if fourth else ["signing", "signing"]
+        assert [[key.state for key in of_domain] for of_domain in keys] == ([states] if second else [])
     directory = Directory(tmp_path)
     assert directory.token_by_secret(b"secret") == live
     assert directory.token_by_secret(b"revoked-secret") == revoked
     assert directory.token_by_cram(lambda secret: secret == b"secret") == live
     assert directory.domains(project.id) == ({"xn--mnchen-3ya.example"} if second else frozenset())
+    signing = directory.signing_keys(project.id, "xn--mnchen-3ya.example")
+    assert (signing is not None) is second
+    if signing is not None:
+        rsa, ed25519 = map(directory.private_key, signing[1])
+        assert isinstance(rsa, RSAPrivateKey)
+        assert isinstance(ed25519, Ed25519PrivateKey)
     directory.close()
 
 
