@@ -23,6 +23,9 @@ SOFT_BOUNCED = "message.soft_bounced"
 HARD_BOUNCED = "message.hard_bounced"
 FAILED = "message.failed"
 SCHEDULED = "message.scheduled"
+RESCHEDULED = "message.rescheduled"
+CANCELED = "message.canceled"
+RELEASED = "message.released"
 
 
 def timestamp(moment: float) -> str:

@@ -15,7 +15,20 @@ from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
 from lettermta.event import Event
-from lettermta.message import Envelope, Lane, Message, Outcome, Peer, QueueEntry, Reply, Verdict
+from lettermta.message import (
+    Attempt,
+    Change,
+    Changed,
+    Envelope,
+    HoldRule,
+    Lane,
+    Message,
+    Outcome,
+    Peer,
+    QueueEntry,
+    Reply,
+    Verdict,
+)
 
 
 class IContent(Interface):
@@ -136,10 +149,17 @@ class ISpool(Interface):
     def recall(project_id: str, key: str, now: float) -> Deferred[tuple[bytes, str] | None]:
         """Digest and message id that an idempotency key of a project stands for, unless it has expired; or None."""
 
-    def record(entry: QueueEntry, outcomes: Sequence[Outcome], events: Sequence[Event], reports: Sequence[Message] = ()) -> Deferred[None]:
+    def record(
+        entry: QueueEntry,
+        outcomes: Sequence[Outcome],
+        events: Sequence[Event],
+        attempt: Attempt | None = None,
+        reports: Sequence[Message] = (),
+    ) -> Deferred[None]:
         """Store what an attempt came to, with its events, in one commit; a message without unfinished recipients leaves the spool.
 
-        ``reports`` are new messages that tell the sender of it, stored in the same commit; their content is small enough to be in memory.
+        What an operator held or removed meanwhile stays so, unless the outcome is final. ``attempt`` is kept for its trace. ``reports`` are
+        new messages that tell the sender of it, stored in the same commit; their content is small enough to be in memory.
         """
 
     def load(entry: QueueEntry) -> Deferred[IStoredContent]:
@@ -149,7 +169,8 @@ class ISpool(Interface):
         """Every lane with waiting recipients, and when its first one is due."""
 
     def due(lane: Lane, now: float, limit: int) -> Deferred[Sequence[QueueEntry]]:
-        """The lane's recipients that are due at ``now``, earliest first, at most ``limit`` of them, grouped by message.
+        """The lane's recipients that are due at ``now``, at most ``limit`` of them, grouped by message: by priority, and then by when they
+        were due.
 
         Those whose record makes no sense are in quarantine when it fires, and not among them.
         """
@@ -162,6 +183,35 @@ class ISpool(Interface):
 
     def message(identifier: str) -> Deferred[Mapping[str, Any] | None]:
         """All there is to show of one message, or None."""
+
+    def change(change: Change, filters: Mapping[str, Any], after: int, limit: int) -> Deferred[Changed]:
+        """One step of an operation, in one commit with its events: at most ``limit`` of the recipients behind number ``after`` that pass
+        ``filters`` and are in a state that the operation is for. A message whose last unfinished recipient is removed leaves the spool.
+        """
+
+    def count(change: Change, filters: Mapping[str, Any]) -> Deferred[int]:
+        """How many recipients the operation would be for."""
+
+    def entries(filters: Mapping[str, Any], after: int, limit: int) -> Deferred[tuple[Sequence[QueueEntry], int | None]]:
+        """Unfinished recipients that pass ``filters``, as entries, and where to go on (None: nowhere)."""
+
+    def hold_rules() -> Sequence[HoldRule]:
+        """The standing rules in force."""
+
+    def add_hold_rule(conditions: Mapping[str, str], reason: str, moment: float) -> Deferred[HoldRule]:
+        """Have all mail that is stored from now on and meets every one of the conditions held."""
+
+    def drop_hold_rule(identifier: int) -> Deferred[bool]:
+        """End a standing rule; what it holds is held still. Fires with whether there was one."""
+
+    def trace(message_id: str) -> Deferred[Sequence[Mapping[str, Any]]]:
+        """Each attempt that is kept of a message, in the order of time."""
+
+    def figures(by: str) -> Deferred[Sequence[Mapping[str, Any]]]:
+        """What is in the queue, counted by ``domain``, ``project``, ``route``, ``tag`` or ``state``."""
+
+    def find_events(filters: Mapping[str, Any], after: int, limit: int) -> Deferred[Sequence[tuple[int, Event]]]:
+        """The next events behind sequence number ``after`` that pass ``filters``, ascending."""
 
     def events(after: int, limit: int) -> Deferred[Sequence[tuple[int, Event]]]:
         """The next events behind sequence number ``after``, ascending."""

@@ -42,6 +42,12 @@ WAITING = frozenset({State.QUEUED, State.SCHEDULED, State.DEFERRED})
 FINAL = frozenset({State.DELIVERED, State.BOUNCED, State.EXPIRED, State.SUPPRESSED, State.CANCELED})
 """States that a recipient never leaves: a message all of whose recipients are in one of them leaves the spool."""
 
+OPEN = frozenset(State) - FINAL
+"""States of what is in the queue."""
+
+LOWEST, HIGHEST = -9, 9
+"""Priorities (RFC 6710 section 4)."""
+
 
 class ReplyClass(enum.StrEnum):
     """What a reply or a report that refuses a recipient is about, whatever its code: told in events, counted, and asked by shaping."""
@@ -307,6 +313,8 @@ class QueueEntry:
     options: Options = Options()
     due: float = 0.0
     """When it is due, where that is still to come; else 0."""
+    began: float | None = None
+    """When its attempt began, by the monotonic clock; None before that."""
 
 
 @frozen
@@ -346,6 +354,70 @@ class Outcome:
     first_deferred: float = 0.0
     """See :class:`QueuedRecipient`, as are these from now on."""
     warned: bool = False
+
+
+@frozen
+class Attempt:
+    """How an attempt went, for who traces it: when it ended (wall clock), the seconds it took, and the channel's own description."""
+
+    moment: float
+    seconds: float
+    via: str
+    details: Mapping[str, object] = Factory(dict)
+    """What more the channel knows, as JSON can tell it: host, address, TLS, the dialogue."""
+
+
+class Operation(enum.StrEnum):
+    """What an operator can do to recipients in the spool alone."""
+
+    HOLD = "hold"
+    RELEASE = "release"
+    RETRY = "retry"
+    REROUTE = "reroute"
+    REMOVE = "remove"
+
+
+@frozen
+class Change:
+    """An operation with what it needs to know. ``moment``: the wall clock's time, which is what becomes due at once is due at."""
+
+    operation: Operation
+    moment: float
+    reason: str = ""
+    """Why it is held, as the last reply will say it."""
+    rule: int | None = None
+    """The standing rule that holds it."""
+    project_id: str = ""
+    route_id: str = ""
+    route: str = ""
+    """Where it is rerouted to: a route of the project, which is the only one whose mail can go there."""
+
+
+@frozen
+class Changed:
+    """What one step of a change came to: the ``count`` of recipients and the lanes that they are in, or were.
+
+    ``last`` is where the next step goes on, None when there is none.
+    """
+
+    count: int
+    last: int | None
+    lanes: frozenset[Lane] = frozenset()
+
+
+@frozen
+class HoldRule:
+    """A standing rule: new mail that meets every one of its ``conditions`` (project, tag, route, domain) is held."""
+
+    id: int
+    conditions: Mapping[str, str]
+    reason: str
+    created: float
+
+    def holds(self, message: Message, domain: str) -> bool:
+        """Whether the message's recipients in ``domain`` are to be held."""
+        known = {"project": message.project, "tag": message.tag, "route": message.route, "domain": domain}
+        return all(known[name] == wanted for name, wanted in self.conditions.items())
 
 
 def domain_of(address: str) -> str:

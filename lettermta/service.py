@@ -35,6 +35,7 @@ from lettermta.events.sink import IEventSink
 from lettermta.interfaces import IEventHook
 from lettermta.ops import control, descriptors, http, notify
 from lettermta.ops.log import LineObserver, wanted
+from lettermta.ops.operations import Operations
 from lettermta.plugged import NO_SETTINGS, Unpluggable
 from lettermta.smtp.listening import Bound, CannotListen, open_sockets
 from lettermta.smtp.server import ESMTPFactory
@@ -135,13 +136,14 @@ class Lettermta(Service):
             _end(f"lettermta can't start: {error}", os.EX_UNAVAILABLE)
         except OSError as error:
             _end(_state_fault(config, error), os.EX_CANTCREAT)
-        try:
-            self._control = control.listen(self._reactor, config.mta.state_dir, self._spool)
-        except CannotListenError as error:
-            _end(f"lettermta can't open its control socket {error.port}: {error.socketError}", os.EX_CANTCREAT)
         self._dispatcher = Dispatcher(self._spool, self._sinks(), self._reactor, retention=config.events.retention)
         resolver = make_resolver(config, self._reactor)
         self._scheduler = make_scheduler(config, self._reactor, self._directory, self._spool, resolver)
+        operations = Operations(self._spool, self._scheduler, self._directory, time.time)
+        try:
+            self._control = control.listen(self._reactor, config.mta.state_dir, self._spool, operations)
+        except CannotListenError as error:
+            _end(f"lettermta can't open its control socket {error.port}: {error.socketError}", os.EX_CANTCREAT)
         self._submission = make_submission(config, self._reactor, self._directory, self._spool)
         self._edge = make_edge(config, self._reactor, self._connections(config))
         self._health.check("spool", self._spool.complaint)

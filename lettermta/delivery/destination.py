@@ -261,6 +261,12 @@ class Destination:
             self._pause = min(pause * 2, LONGEST_PAUSE)
             self._probe = self._clock.callLater(pause, self._probe_now)
 
+    def hurry(self) -> None:
+        """Probe now, if a pause is on."""
+        if self._probe is not None:
+            self._probe.cancel()
+            self._probe_now()
+
     def _probe_now(self) -> None:
         self._probe = None
         self.pump()
@@ -268,6 +274,7 @@ class Destination:
     # -- attempts
 
     def _attempt(self, held: _Held, lane: LaneQueue, entry: QueueEntry) -> None:
+        entry.began = self._clock.seconds()
         self._load(entry).addCallbacks(self._send, self._not_loaded, (held, lane, entry), {}, (held, lane, entry))
 
     def _send(self, content: IStoredContent, held: _Held, lane: LaneQueue, entry: QueueEntry) -> None:

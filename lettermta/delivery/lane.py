@@ -9,19 +9,33 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 
-from lettermta.message import Lane, QueueEntry
+from lettermta.message import LOWEST, Lane, QueueEntry
 
 WINDOW = 500
 """Entries of one lane in memory."""
-LOWEST = -9
-"""The lowest priority there is (RFC 6710 section 4)."""
+
+
+class Hand:
+    """What all lanes together have in hand: a recipient that is moved from one lane to another while it is under way is in both, by turns,
+    and must not be taken in by the one while the other has it.
+    """
+
+    def __init__(self) -> None:
+        self.numbers: set[int] = set()
+        self.asking: dict[LaneQueue, set[int]] = {}
+        """The lanes that the spool is being asked for, with what was settled since."""
 
 
 class LaneQueue:
     """The entries of one lane that wait for a channel, and the numbers of its recipients in hand."""
 
-    def __init__(self, lane: Lane) -> None:
+    def __init__(self, lane: Lane, hand: Hand | None = None) -> None:
         self.lane = lane
+        self._hand = hand or Hand()
+        self.elsewhere = False
+        """What was last asked for had recipients in it that another lane has in hand."""
+        self._stale = False
+        """What is being asked for will not count."""
         self.more = False
         """The spool holds due recipients of this lane that are not in hand."""
         self.window = WINDOW
@@ -32,7 +46,6 @@ class LaneQueue:
         self._lowest = LOWEST
         """The priority of the last entry that waits."""
         self._in_hand: set[int] = set()
-        self._settled: set[int] | None = None
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -45,7 +58,7 @@ class LaneQueue:
     @property
     def idle(self) -> bool:
         """Whether nothing of the lane is in hand, asked for, or left in the spool."""
-        return not self._in_hand and not self.more and self._settled is None
+        return not self._in_hand and not self.more and not self.asking
 
     @property
     def full(self) -> bool:
@@ -59,8 +72,23 @@ class LaneQueue:
         else:
             self._waiting.append(entry)
             self._lowest = entry.options.priority
+        self.take_in_hand(entry)
+
+    def take_in_hand(self, entry: QueueEntry) -> None:
+        """Have the entry's recipients in hand without waiting for a channel."""
         for recipient in entry.recipients:
             self._in_hand.add(recipient.number)
+            self._hand.numbers.add(recipient.number)
+
+    def forget(self) -> int:
+        """Let go of what waits, and of what is being asked for: the spool knows better now. Returns how many entries waited."""
+        dropped = len(self._waiting)
+        for entry in self._waiting:
+            self._let_go(entry)
+        self._waiting.clear()
+        self._lowest = LOWEST
+        self._stale = self.asking
+        return dropped
 
     def _insert(self, entry: QueueEntry) -> None:
         place = len(self._waiting)
@@ -84,37 +112,47 @@ class LaneQueue:
         self.window = keep
         before = len(self._waiting)
         while len(self._waiting) > keep:
-            self._in_hand.difference_update([recipient.number for recipient in self._waiting.pop().recipients])
+            self._let_go(self._waiting.pop())
             self.more = True
         self._lowest = self._waiting[-1].options.priority if self._waiting else LOWEST
         return before - len(self._waiting)
 
     def settle(self, entry: QueueEntry) -> None:
         """The entry's outcome is durable."""
+        numbers = self._let_go(entry)
+        for settled in self._hand.asking.values():
+            settled.update(numbers)
+
+    def _let_go(self, entry: QueueEntry) -> list[int]:
         numbers = [recipient.number for recipient in entry.recipients]
         self._in_hand.difference_update(numbers)
-        if self._settled is not None:
-            self._settled.update(numbers)
+        self._hand.numbers.difference_update(numbers)
+        return numbers
 
     # -- refilling from the spool
 
     @property
     def asking(self) -> bool:
         """Whether the spool has been asked and has not answered yet."""
-        return self._settled is not None
+        return self in self._hand.asking
 
     def ask(self) -> None:
         """The spool is being asked. What is settled until it answers may still look due in its answer, which was read before."""
-        self._settled = set()
-        self.more = False
+        self._hand.asking[self] = set()
+        self.more = self.elsewhere = self._stale = False
 
     def answered(self, entries: Iterable[QueueEntry]) -> int:
         """Take in what the spool found due, less what is in hand or was settled meanwhile; returns the number of recipients it found."""
-        settled, self._settled = self._settled or set(), None
+        settled = self._hand.asking.pop(self, set())
+        if self._stale:
+            self.more = True
+            return 0
         found = 0
+        in_hand = self._hand.numbers
         for entry in entries:
             found += len(entry.recipients)
-            entry.recipients = [r for r in entry.recipients if r.number not in self._in_hand and r.number not in settled]
+            self.elsewhere |= any(r.number in in_hand and r.number not in self._in_hand for r in entry.recipients)
+            entry.recipients = [r for r in entry.recipients if r.number not in in_hand and r.number not in settled]
             if entry.recipients:
                 self.add(entry)
         return found

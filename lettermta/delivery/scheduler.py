@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -21,12 +21,12 @@ from lettermta import metrics
 from lettermta.delivery.counting import count_attempt, count_recorded
 from lettermta.delivery.destination import ChannelBudget, Destination
 from lettermta.delivery.judge import ScheduleOf, judge
-from lettermta.delivery.lane import WINDOW, LaneQueue
+from lettermta.delivery.lane import WINDOW, Hand, LaneQueue
 from lettermta.delivery.reporter import Reporter
 from lettermta.delivery.routing import Way
 from lettermta.event import Event
 from lettermta.interfaces import IChannel, ISpool, ISpoolListener
-from lettermta.message import Lane, Message, Outcome, QueueEntry, State, Verdict
+from lettermta.message import Attempt, Lane, Message, Outcome, QueueEntry, Reply, State, Verdict
 
 LARGEST_HAND = 20_000
 """Entries in memory, of all lanes together."""
@@ -36,6 +36,8 @@ MAX_CHANNELS = 500
 """Channels of all destinations together."""
 STOP_SECONDS = 10.0
 """How long attempts under way may take to finish when the daemon stops."""
+LOOK_AGAIN_SECONDS = 5.0
+"""When recipients of a lane are under way by another one, it is looked at again after this."""
 RECORD_AGAIN_SECONDS = 5.0
 """When what an attempt came to could not be stored, it is tried again after this."""
 
@@ -73,6 +75,9 @@ class Scheduler:
         self._share = WINDOW
         """The window of a lane whose destination can't be reached."""
         self._room_made: float | None = None
+        self._in_hand = Hand()
+        self._doomed: dict[int, Reply] = {}
+        """What an operator wants bounced and is under way: the reply that ends it unless the attempt does."""
         self._asked = 0
         """How many lanes the spool has been asked for and has not answered yet."""
         self._feeding = False
@@ -132,7 +137,7 @@ class Scheduler:
     def _lane(self, key: Lane) -> LaneQueue:
         lane = self._lanes.get(key)
         if lane is None:
-            lane = self._lanes[key] = LaneQueue(key)
+            lane = self._lanes[key] = LaneQueue(key, self._in_hand)
         return lane
 
     def _leave(self, lane: LaneQueue) -> None:
@@ -161,6 +166,67 @@ class Scheduler:
             for key in [key for key, destination in self._destinations.items() if destination.unused]:
                 del self._destinations[key]
             self._most_destinations = 2 * max(len(self._destinations), MAX_CHANNELS)
+
+    # -- what an operator changed
+
+    def reread(self, lanes: Iterable[Lane]) -> None:
+        """What these lanes have in the spool was changed behind us: let go of what waits in memory, and fetch what is due now. An attempt
+        under way goes on.
+        """
+        if self._stopping:
+            return
+        changed = [self._lane(key) for key in lanes]
+        for lane in changed:
+            self._let_go(lane)
+        for lane in changed:
+            # Only now, or what was moved from one lane to another would be found still in the hand of the first.
+            self._leave(lane)
+
+    def hurry(self, lanes: Iterable[Lane]) -> None:
+        """Reread these lanes, and don't wait for the end of a pause where their destinations could not be reached."""
+        lanes = tuple(lanes)
+        self.reread(lanes)
+        for key in lanes:
+            destination = self._destinations.get(self._way(key)[0])
+            if destination is not None:
+                destination.hurry()
+
+    def _let_go(self, lane: LaneQueue) -> None:
+        if lane.way is not None:
+            self._destinations[lane.way].withdraw(lane)
+        self._hand -= lane.forget()
+
+    def bounce(self, entries: Sequence[QueueEntry], reply: Reply) -> Deferred[int]:
+        """End these entries' recipients by ``reply``, as if we had found no way to deliver them; one that is under way, unless its attempt
+        ends it. Fires with how many, once that is durable.
+        """
+        lanes = {entry.lane for entry in entries}
+        for key in lanes:
+            self._let_go(self._lane(key))
+        count = 0
+        recorded: list[Deferred[None]] = []
+        for entry in entries:
+            count += len(entry.recipients)
+            self._doomed.update({one.number: reply for one in entry.recipients if one.number in self._in_hand.numbers})
+            entry.recipients = [one for one in entry.recipients if one.number not in self._in_hand.numbers]
+            if entry.recipients:
+                lane = self._lane(entry.lane)
+                lane.take_in_hand(entry)
+                self._hand += 1
+                verdicts = [Verdict(one, reply, remote=False) for one in entry.recipients]
+                recorded.append(self._settle(lane, entry, verdicts, "the operator"))
+
+        def done(_: object) -> int:
+            self.reread(lanes)
+            return count
+
+        return gatherResults(recorded, consumeErrors=True).addCallback(done)
+
+    def _as_doomed(self, verdict: Verdict) -> Verdict:
+        reply = self._doomed.pop(verdict.recipient.number, None)
+        if reply is None or verdict.reply.positive or verdict.reply.permanent:
+            return verdict
+        return Verdict(verdict.recipient, reply, remote=False, handed_over=verdict.handed_over)
 
     # -- what waits in the spool
 
@@ -239,6 +305,9 @@ class Scheduler:
         before = len(lane)
         found = lane.answered(entries)
         self._hand += len(lane) - before
+        if lane.elsewhere:
+            # They are under way by another lane, and may be put off by its attempt.
+            self._expect(lane.lane, self._now() + LOOK_AGAIN_SECONDS)
         if found >= limit:
             lane.more = True
         else:
@@ -248,7 +317,7 @@ class Scheduler:
             return
         if len(lane):
             self._serve(lane)
-        elif lane.more:
+        elif lane.more and not lane.elsewhere:
             # Something was stored too late for this answer, or all that was found was settled meanwhile.
             self._hungry[lane.lane] = None
         self._feed()
@@ -274,6 +343,8 @@ class Scheduler:
         self, lane: LaneQueue, entry: QueueEntry, verdicts: Sequence[Verdict], via: str, channel: IChannel | None = None
     ) -> Deferred[None]:
         """Fires once what an attempt came to is on record, or could not be written for now."""
+        if self._doomed:
+            verdicts = [self._as_doomed(verdict) for verdict in verdicts]
         reporter = self._reporter
         warn_after = None if reporter is None else reporter.warn_after
         outcomes, events = judge(entry, verdicts, self._schedule_of, self._now(), warn_after)
@@ -288,11 +359,13 @@ class Scheduler:
                 attempt=outcome.recipient.attempts + 1,
                 reply=outcome.reply,
             )
+        seconds = 0.0 if entry.began is None else self._clock.seconds() - entry.began
+        attempt = Attempt(self._now(), seconds, via)
         told = () if reporter is None else reporter.told(entry, outcomes, verdicts, channel)
         if reporter is None or not told:
-            return self._record(lane, entry, outcomes, events)
+            return self._record(lane, entry, outcomes, events, attempt)
         written = Deferred.fromCoroutine(reporter.write(entry, told))
-        done: Deferred[None] = written.addCallback(lambda reports: self._record(lane, entry, outcomes, events, reports))
+        done: Deferred[None] = written.addCallback(lambda reports: self._record(lane, entry, outcomes, events, attempt, reports))
         if not done.called:
             self._reports.add(done)
             done.addCallback(lambda _: self._reports.discard(done))
@@ -309,10 +382,11 @@ class Scheduler:
         entry: QueueEntry,
         outcomes: Sequence[Outcome],
         events: Sequence[Event],
+        attempt: Attempt | None = None,
         reports: Sequence[Message] = (),
     ) -> Deferred[None]:
-        return self._spool.record(entry, outcomes, events, reports=reports).addCallbacks(
-            self._recorded, self._not_recorded, (lane, entry, outcomes), {}, (lane, entry, outcomes, events, reports)
+        return self._spool.record(entry, outcomes, events, attempt, reports).addCallbacks(
+            self._recorded, self._not_recorded, (lane, entry, outcomes), {}, (lane, entry, outcomes, events, attempt, reports)
         )
 
     def _recorded(self, _: None, lane: LaneQueue, entry: QueueEntry, outcomes: Sequence[Outcome]) -> None:
@@ -335,6 +409,7 @@ class Scheduler:
         entry: QueueEntry,
         outcomes: Sequence[Outcome],
         events: Sequence[Event],
+        attempt: Attempt | None,
         reports: Sequence[Message],
     ) -> None:
         """The other side has the message, and only we know: keep it in hand, so that nobody sends it again, until it is on record."""
@@ -345,7 +420,7 @@ class Scheduler:
 
         def again() -> None:
             del self._unrecorded[call]
-            self._record(lane, entry, outcomes, events, reports)
+            self._record(lane, entry, outcomes, events, attempt, reports)
 
         call = self._clock.callLater(RECORD_AGAIN_SECONDS, again)
         self._unrecorded[call] = again

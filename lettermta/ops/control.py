@@ -2,13 +2,13 @@
 
 A Unix socket of mode 0600 under ``state_dir``. One request a connection, a line of JSON: ``{"verb": …, …}``; the answer is a line of JSON
 for each row, and at the end ``{"end": true}``, or ``{"error": …}`` in its place. Rows are fetched in pages, and the next page only when
-the last one has been taken, so a reader that is slow costs no memory.
+the last one has been taken, so a reader that is slow costs no memory. A change goes on only while somebody waits for its end.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,35 +21,68 @@ from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from lettermta.interfaces import ISpool
+from lettermta.event import Event
+from lettermta.interfaces import ISpool, ISpoolListener
+from lettermta.message import QueueEntry
+from lettermta.ops.operations import Operations, rule_row
 
 SOCKET = "control.sock"
 PAGE = 500
 """Rows fetched at a time."""
 
 
+@implementer(ISpoolListener)
+class Newest:
+    """Wakes those that follow the events."""
+
+    def __init__(self) -> None:
+        self._waiting: list[Deferred[None]] = []
+
+    def entries_stored(self, entries: Sequence[QueueEntry]) -> None:
+        """See ISpoolListener."""
+
+    def events_stored(self, events: Sequence[tuple[int, Event]]) -> None:
+        """See ISpoolListener."""
+        self.wake()
+
+    def next(self) -> Deferred[None]:
+        """Fires when there may be more to read."""
+        waiting: Deferred[None] = Deferred()
+        self._waiting.append(waiting)
+        return waiting
+
+    def wake(self) -> None:
+        """Let all who wait look again."""
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            each.callback(None)
+
+
 class ControlFactory(Factory):
-    """Answers on the control socket from the spool."""
+    """Answers on the control socket from the spool, and has ``operations`` done."""
 
     noisy = False
 
-    def __init__(self, spool: ISpool) -> None:
+    def __init__(self, spool: ISpool, operations: Operations | None = None) -> None:
         self.spool = spool
+        self.operations = operations
+        self.newest = Newest()
+        spool.subscribe(self.newest)
 
     def buildProtocol(self, addr: object) -> Any:
         """A protocol for one request."""
-        protocol = ControlProtocol(self.spool)
+        protocol = ControlProtocol(self.spool, self.operations, self.newest)
         protocol.factory = self
         return protocol
 
 
-def listen(reactor: IReactorUNIX, state_dir: Path, spool: ISpool) -> IListeningPort:
+def listen(reactor: IReactorUNIX, state_dir: Path, spool: ISpool, operations: Operations | None = None) -> IListeningPort:
     """Open the control socket; one that a killed daemon left behind is replaced (the spool's lock says that it is nobody's)."""
     path = state_dir / SOCKET
     path.unlink(missing_ok=True)
     before = os.umask(0o177)
     try:
-        return reactor.listenUNIX(str(path), ControlFactory(spool), mode=0o600)
+        return reactor.listenUNIX(str(path), ControlFactory(spool, operations), mode=0o600)
     finally:
         os.umask(before)
 
@@ -63,11 +96,14 @@ class ControlProtocol(LineOnlyReceiver):
     MAX_LENGTH = 65_536
     transport: Any
 
-    def __init__(self, spool: ISpool) -> None:
+    def __init__(self, spool: ISpool, operations: Operations | None, newest: Newest) -> None:
         self._spool = spool
+        self._operations = operations
+        self._newest = newest
         self._drained: Deferred[None] | None = None
         self._asked = False
         self._gone = False
+        self._follows = False
 
     def connectionMade(self) -> None:
         """Be told when the reader can't keep up."""
@@ -88,6 +124,8 @@ class ControlProtocol(LineOnlyReceiver):
             end = {"end": True}
         except (orjson.JSONDecodeError, KeyError, TypeError) as fault:
             end = {"error": f"not a request that this daemon knows: {fault}"}
+        except ValueError as fault:
+            end = {"error": str(fault)}
         except Exception as fault:
             self.log.failure("a request on the control socket failed")
             end = {"error": str(fault)}
@@ -113,6 +151,56 @@ class ControlProtocol(LineOnlyReceiver):
         if shown is not None:
             self._row(shown)
 
+    async def _count(self, request: Mapping[str, Any]) -> None:
+        self._row({"count": await self._working.count(request)})
+
+    async def _change(self, request: Mapping[str, Any]) -> None:
+        async for count in self._working.steps(request):
+            self._row({"changed": count})
+            if self._gone:
+                return
+
+    async def _rules(self, request: Mapping[str, Any]) -> None:
+        for rule in self._spool.hold_rules():
+            self._row(rule_row(rule))
+
+    async def _add_rule(self, request: Mapping[str, Any]) -> None:
+        self._row(rule_row(await self._working.add_rule(request)))
+
+    async def _drop_rule(self, request: Mapping[str, Any]) -> None:
+        self._row({"dropped": await self._working.drop_rule(request["id"])})
+
+    @property
+    def _working(self) -> Operations:
+        if self._operations is None:
+            raise ValueError("this daemon changes nothing")
+        return self._operations
+
+    async def _trace(self, request: Mapping[str, Any]) -> None:
+        for row in await self._spool.trace(request["id"]):
+            self._row(row)
+
+    async def _stats(self, request: Mapping[str, Any]) -> None:
+        for row in await self._spool.figures(request["by"]):
+            self._row(row)
+
+    async def _events(self, request: Mapping[str, Any]) -> None:
+        """Events behind a sequence number; with ``follow`` also those to come, as long as somebody listens."""
+        after = request.get("after", 0)
+        while not self._gone:
+            more = self._newest.next()
+            found = await self._spool.find_events(request["filters"], after, PAGE)
+            for sequence, event in found:
+                self._row({"sequence": sequence, "document": event.document})
+                after = sequence
+            if self._drained is not None:
+                await self._drained
+            if len(found) < PAGE:
+                if not request.get("follow"):
+                    return
+                self._follows = True
+                await more
+
     def _row(self, row: Mapping[str, Any]) -> None:
         self.transport.write(orjson.dumps(row) + b"\n")
 
@@ -131,10 +219,24 @@ class ControlProtocol(LineOnlyReceiver):
         """See IPushProducer."""
         self._gone = True
         self.resumeProducing()
+        if self._follows:
+            self._follows = False
+            self._newest.wake()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The reader has gone."""
         self.stopProducing()
 
 
-_VERBS: Mapping[str, Callable[..., Awaitable[None]]] = {"list": ControlProtocol._list, "show": ControlProtocol._show}
+_VERBS: Mapping[str, Callable[..., Awaitable[None]]] = {
+    "list": ControlProtocol._list,
+    "show": ControlProtocol._show,
+    "count": ControlProtocol._count,
+    "change": ControlProtocol._change,
+    "rules": ControlProtocol._rules,
+    "add_rule": ControlProtocol._add_rule,
+    "drop_rule": ControlProtocol._drop_rule,
+    "trace": ControlProtocol._trace,
+    "stats": ControlProtocol._stats,
+    "events": ControlProtocol._events,
+}

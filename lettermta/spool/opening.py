@@ -13,6 +13,8 @@ from pathlib import Path
 from attrs import define, field
 from twisted.logger import Logger
 
+from lettermta.message import HoldRule
+from lettermta.spool import changes
 from lettermta.spool.content import BodyFiles
 from lettermta.spool.damage import SpoolDamaged, is_damage
 from lettermta.spool.schema import connect, migrate
@@ -25,11 +27,13 @@ _log = Logger()
 
 @define
 class Opened:
-    """The highest numbers in use, and what was found to be damaged."""
+    """The highest numbers in use, the standing rules, and what was found to be damaged."""
 
     message: int = 0
     recipient: int = 0
     sequence: int = 0
+    rule: int = 0
+    rules: list[HoldRule] = field(factory=list)
     damage: list[str] = field(factory=list)
 
 
@@ -46,6 +50,7 @@ def open_database(path: Path, files: BodyFiles) -> Opened:
         opened.recipient = _highest(connection, "recipient", "number", opened)
         # A sequence number is never used twice, or a sink's cursor would be past a new event.
         opened.sequence = max(_highest(connection, "event", "sequence", opened), _highest(connection, "cursor", "sequence", opened))
+        _read_rules(connection, opened)
         _remove_orphans(connection, files, opened)
     finally:
         connection.close()
@@ -77,6 +82,16 @@ def _highest(connection: sqlite3.Connection, table: str, column: str, opened: Op
             raise
         opened.damage.append(f"the end of the table {table} can't be read, so nothing can be added to it: {error}")
         return _UNREADABLE
+
+
+def _read_rules(connection: sqlite3.Connection, opened: Opened) -> None:
+    try:
+        opened.rules, opened.rule = changes.hold_rules(connection), changes.next_rule(connection) - 1
+    except (sqlite3.DatabaseError, ValueError) as error:
+        if isinstance(error, sqlite3.DatabaseError) and not is_damage(error):
+            raise
+        opened.damage.append(f"the standing rules can't be read, so they hold nothing: {error}")
+        opened.rule = _UNREADABLE
 
 
 def _remove_orphans(connection: sqlite3.Connection, files: BodyFiles, opened: Opened) -> None:

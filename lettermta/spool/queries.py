@@ -4,21 +4,25 @@ Plain functions on a connection, so that the daemon runs them in its reading thr
 daemon is down. Client's octets are bound as parameters, never part of a statement.
 """
 
+# ruff: noqa: S608 - what is put into statements are our own words; values are parameters
+
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
 from attrs import frozen
 
 from lettermta.event import Event
-from lettermta.message import WAITING, Lane, QueuedRecipient, QueueEntry, State
+from lettermta.message import HIGHEST, OPEN, WAITING, Lane, QueuedRecipient, QueueEntry, State
+from lettermta.spool.filters import conditions
 from lettermta.spool.options import decode_options, decode_recipient
 
 _WAITING = ",".join(f"'{state}'" for state in sorted(WAITING))
+_OPEN = ",".join(f"'{state}'" for state in sorted(OPEN))
 
 DUE_COLUMNS = """m.number, m.id, m.project, m.route, m.sender, m.size, m.created, m.expires, m.facts, m.context, m.options,
        r.number, r.address, r.attempts, r.handed_over, r.options, r.first_deferred, r.warned"""
@@ -26,12 +30,14 @@ DUE_COLUMNS = """m.number, m.id, m.project, m.route, m.sender, m.size, m.created
 _DUE = f"""
 SELECT {DUE_COLUMNS}
 FROM recipient r JOIN message m ON m.number = r.message
-WHERE r.route_id = ? AND r.domain = ? AND r.state IN ({_WAITING}) AND r.due <= ?
+WHERE r.route_id = ? AND r.domain = ? AND r.priority = ? AND r.state IN ({_WAITING}) AND r.due <= ?
 ORDER BY r.due, r.number LIMIT ?
-"""  # noqa: S608 - the states are our own words
+"""
 
-_LANES = f"SELECT route_id, domain, MIN(due) FROM recipient WHERE state IN ({_WAITING}) GROUP BY route_id, domain"  # noqa: S608
-_NEXT_DUE = f"SELECT MIN(due) FROM recipient WHERE route_id = ? AND domain = ? AND state IN ({_WAITING}) AND due > ?"  # noqa: S608
+_LANE = f"FROM recipient WHERE route_id = ? AND domain = ? AND state IN ({_WAITING})"
+_LANES = f"SELECT route_id, domain, MIN(due) FROM recipient WHERE state IN ({_WAITING}) GROUP BY route_id, domain"
+_NEXT_DUE = f"SELECT MIN(due) {_LANE} AND priority = ? AND due > ?"
+_NEXT_PRIORITY = f"SELECT MAX(priority) {_LANE} AND priority < ?"
 
 _LIST = """
 SELECT r.number, m.id, r.state, m.sender, r.address AS recipient, m.project, m.route, m.tag, m.metadata, m.size, m.created, r.due,
@@ -40,20 +46,6 @@ FROM recipient r JOIN message m ON m.number = r.message
 WHERE r.number > ?{conditions}
 ORDER BY r.number LIMIT ?
 """
-
-_CONDITIONS: Mapping[str, str] = {
-    "id": "m.id = ?",
-    "project": "m.project = ?",
-    "route": "m.route = ?",
-    "tag": "m.tag = ?",
-    "sender": "m.sender = ? COLLATE NOCASE",
-    "recipient": "r.address = ? COLLATE NOCASE",
-    "domain": "r.domain = lower(?)",
-    "state": "r.state = ?",
-    "created_before": "m.created <= ?",
-    "up_to": "r.number <= ?",
-}
-"""Filters that compare a column; ``metadata`` is a mapping and has a condition for each key."""
 
 
 @frozen
@@ -68,26 +60,51 @@ class Figures:
 
 def due(connection: sqlite3.Connection, lane: Lane, now: float, limit: int) -> Sequence[QueueEntry]:
     """See ISpool.due; raises what a record that makes no sense comes to."""
-    return entries_of(connection.execute(_DUE, (lane.route_id, lane.domain, now, limit)), lane)
+    rows: list[Any] = []
+    for priority in priorities(connection, lane):
+        rows += connection.execute(_DUE, (lane.route_id, lane.domain, priority, now, limit - len(rows)))
+        if len(rows) >= limit:
+            break
+    return entries_of((lane, row) for row in rows)
 
 
-def entries_of(rows: Iterable[Sequence[Any]], lane: Lane) -> Sequence[QueueEntry]:
-    """The entries of rows as :data:`DUE_COLUMNS` has them."""
-    entries: dict[int, QueueEntry] = {}
-    for row in rows:
-        entry = entries.get(row[0])
+def priorities(connection: sqlite3.Connection, lane: Lane) -> Iterator[int]:
+    """The priorities that a lane's waiting recipients have, the highest first: a step in the index each, however many have one."""
+    below = HIGHEST + 1
+    while (found := connection.execute(_NEXT_PRIORITY, (lane.route_id, lane.domain, below)).fetchone()[0]) is not None:
+        yield found
+        below = found
+
+
+def entries_of(rows: Iterable[tuple[Lane, Sequence[Any]]]) -> list[QueueEntry]:
+    """The entries of rows as :data:`DUE_COLUMNS` has them, grouped by message and lane."""
+    entries: dict[tuple[int, Lane], QueueEntry] = {}
+    for lane, row in rows:
+        entry = entries.get((row[0], lane))
         if entry is None:
             number, identifier, project, route, sender, size, created, expires, facts, context, options = row[:11]
             # They become part of each event: what is no JSON would make every event of the message unreadable.
             orjson.loads(facts)
             orjson.loads(context)
-            entry = entries[row[0]] = QueueEntry(
+            entry = entries[row[0], lane] = QueueEntry(
                 number, identifier, lane, project, route, sender, size, created, expires, facts, context, [], decode_options(options)
             )
         entry.recipients.append(
             QueuedRecipient(row[11], row[12], row[13], bool(row[14]), *decode_recipient(row[15]), row[16], bool(row[17]))
         )
     return list(entries.values())
+
+
+def entries(connection: sqlite3.Connection, filters: Mapping[str, Any], after: int, limit: int) -> tuple[Sequence[QueueEntry], int | None]:
+    """See ISpool.entries. Raises KeyError for a filter that does not exist."""
+    where, values = conditions(filters)
+    statement = (
+        f"SELECT {DUE_COLUMNS}, r.route_id, r.domain FROM recipient r JOIN message m ON m.number = r.message"
+        f" WHERE r.number > ? AND r.state IN ({_OPEN}){where} ORDER BY r.number LIMIT ?"
+    )
+    rows = connection.execute(statement, [after, *values, limit]).fetchall()
+    last = rows[-1][11] if len(rows) >= limit else None
+    return entries_of((Lane(row[18], row[19]), row) for row in rows), last
 
 
 def lanes(connection: sqlite3.Connection) -> Sequence[tuple[Lane, float]]:
@@ -97,24 +114,17 @@ def lanes(connection: sqlite3.Connection) -> Sequence[tuple[Lane, float]]:
 
 def next_due(connection: sqlite3.Connection, lane: Lane, after: float) -> float | None:
     """See ISpool.next_due."""
-    result: float | None = connection.execute(_NEXT_DUE, (lane.route_id, lane.domain, after)).fetchone()[0]
-    return result
+    firsts = [
+        connection.execute(_NEXT_DUE, (lane.route_id, lane.domain, priority, after)).fetchone()[0]
+        for priority in priorities(connection, lane)
+    ]
+    return min((due for due in firsts if due is not None), default=None)
 
 
 def recipients(connection: sqlite3.Connection, filters: Mapping[str, Any], after: int, limit: int) -> Sequence[Mapping[str, Any]]:
     """See ISpool.query. Raises KeyError for a filter that does not exist."""
-    conditions: list[str] = []
-    values: list[Any] = [after]
-    for name, value in filters.items():
-        if name == "metadata":
-            for key, wanted in value.items():
-                conditions.append("EXISTS (SELECT 1 FROM json_each(m.metadata) j WHERE j.key = ? AND j.value = ?)")
-                values += [key, wanted]
-        else:
-            conditions.append(_CONDITIONS[name])
-            values.append(value)
-    statement = _LIST.format(conditions="".join(f" AND {condition}" for condition in conditions))
-    cursor = connection.execute(statement, [*values, limit])
+    where, values = conditions(filters)
+    cursor = connection.execute(_LIST.format(conditions=where), [after, *values, limit])
     names = [column[0] for column in cursor.description]
     rows = [dict(zip(names, row, strict=True)) for row in cursor]
     for row in rows:
@@ -163,6 +173,38 @@ def events(connection: sqlite3.Connection, after: int, limit: int) -> Sequence[t
     ]
 
 
+_EVENT_CONDITIONS: Mapping[str, str] = {
+    "id": "message_id = ?",
+    "event": "name = ?",
+    "since": "created >= ?",
+    "project": "json_extract(CAST(payload AS TEXT), '$.context.project') = ?",
+    "route": "json_extract(CAST(payload AS TEXT), '$.context.route') = ?",
+    "tag": "json_extract(CAST(payload AS TEXT), '$.data.tag') = ?",
+    "recipient": "json_extract(CAST(payload AS TEXT), '$.data.recipient') = ? COLLATE NOCASE",
+}
+
+
+def find_events(connection: sqlite3.Connection, filters: Mapping[str, Any], after: int, limit: int) -> Sequence[tuple[int, Event]]:
+    """See ISpool.find_events. Raises KeyError for a filter that does not exist."""
+    where = "".join(f" AND {_EVENT_CONDITIONS[name]}" for name in filters)
+    statement = f"SELECT sequence, id, name, message_id, created, payload FROM event WHERE sequence > ?{where} ORDER BY sequence LIMIT ?"
+    return [(row[0], Event(*row[1:])) for row in connection.execute(statement, [after, *filters.values(), limit])]
+
+
+def trace(connection: sqlite3.Connection, identifier: str) -> Sequence[Mapping[str, Any]]:
+    """See ISpool.trace."""
+    cursor = connection.execute(
+        "SELECT address AS recipient, attempt, at, seconds, via, state, reply, details FROM attempt WHERE message_id = ?"
+        " ORDER BY at, recipient, attempt",
+        (identifier,),
+    )
+    names = [column[0] for column in cursor.description]
+    rows = [dict(zip(names, row, strict=True)) for row in cursor]
+    for row in rows:
+        row.update(orjson.loads(row.pop("details")))
+    return rows
+
+
 def cursor(connection: sqlite3.Connection, sink: str) -> int:
     """See ISpool.cursor."""
     row = connection.execute("SELECT sequence FROM cursor WHERE sink = ?", (sink,)).fetchone()
@@ -181,7 +223,7 @@ def figures(connection: sqlite3.Connection) -> Figures:
     """How much there is; reads every recipient's row once (some 0.3 s for a million)."""
     known = sorted(set(State))
     columns = ", ".join(f"TOTAL(state = '{state}')" for state in known)
-    row = connection.execute(f"SELECT COUNT(*), {columns} FROM recipient").fetchone()  # noqa: S608 - the states are our own words
+    row = connection.execute(f"SELECT COUNT(*), {columns} FROM recipient").fetchone()
     states = {state: int(count) for state, count in zip(known, row[1:], strict=True)}
     oldest = connection.execute("SELECT created FROM message ORDER BY number LIMIT 1").fetchone()
     messages = connection.execute("SELECT COUNT(*) FROM message").fetchone()[0]

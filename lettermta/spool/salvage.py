@@ -27,9 +27,10 @@ _WAITING = ",".join(f"'{state}'" for state in sorted(WAITING))
 _KNOWN = ",".join(f"'{state}'" for state in sorted(State))
 
 _NUMBERS = f"""
-SELECT number FROM recipient WHERE route_id = ? AND domain = ? AND state IN ({_WAITING}) AND due <= ? ORDER BY due, number LIMIT ?
+SELECT number FROM recipient WHERE route_id = ? AND domain = ? AND state IN ({_WAITING}) AND due <= ?
+ORDER BY priority DESC, due, number LIMIT ?
 """  # noqa: S608 - the states are our own words
-_ALL = f"SELECT number, route_id, domain, due FROM recipient NOT INDEXED WHERE state IN ({_WAITING}) ORDER BY number"  # noqa: S608
+_ALL = f"SELECT number, route_id, domain, due, priority FROM recipient NOT INDEXED WHERE state IN ({_WAITING}) ORDER BY number"  # noqa: S608
 _ONE = f"SELECT {queries.DUE_COLUMNS} FROM recipient r LEFT JOIN message m ON m.number = r.message WHERE r.number = ?"  # noqa: S608
 
 
@@ -49,14 +50,14 @@ def due(connection: sqlite3.Connection, lane: Lane, now: float, limit: int) -> t
             if row is None or row[0] is None:
                 damaged.append(DamagedRecipient(number, "its message is missing"))
                 continue
-            queries.entries_of([row], lane)
+            queries.entries_of([(lane, row)])
         except Exception as error:
             if not (is_damage(error) or undecodable(error)):
                 raise
             damaged.append(DamagedRecipient(number, _reason(error)))
         else:
             rows.append(row)
-    return queries.entries_of(rows, lane), damaged, wrong
+    return queries.entries_of((lane, row) for row in rows), damaged, wrong
 
 
 def recipients(connection: sqlite3.Connection, filters: Mapping[str, Any], after: int, limit: int) -> Sequence[Mapping[str, Any]]:
@@ -100,7 +101,7 @@ def lanes(connection: sqlite3.Connection) -> tuple[Sequence[tuple[Lane, float]],
             raise
         wrong = str(error)
     first: dict[Lane, float] = {}
-    for _, route_id, domain, when in _readable(connection):
+    for _, route_id, domain, when, _ in _readable(connection):
         lane = Lane(route_id, domain)
         first[lane] = min(when, first.get(lane, when))
     return list(first.items()), wrong
@@ -145,14 +146,14 @@ def _numbers(connection: sqlite3.Connection, lane: Lane, now: float, limit: int)
             raise
         wrong = str(error)
     found = [
-        (when, number)
-        for number, route_id, domain, when in _readable(connection)
+        (-priority, when, number)
+        for number, route_id, domain, when, priority in _readable(connection)
         if (route_id, domain) == (lane.route_id, lane.domain) and when <= now
     ]
-    return [number for _, number in sorted(found)[:limit]], wrong
+    return [number for _, _, number in sorted(found)[:limit]], wrong
 
 
-def _readable(connection: sqlite3.Connection) -> Iterator[tuple[int, str, str, float]]:
+def _readable(connection: sqlite3.Connection) -> Iterator[tuple[int, str, str, float, int]]:
     """Every waiting recipient that can be read: from the first up to the damage, then from the last down to it."""
     connection.text_factory = _lenient
     try:

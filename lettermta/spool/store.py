@@ -26,8 +26,22 @@ from zope.interface import implementer
 from lettermta import metrics
 from lettermta.event import Event
 from lettermta.interfaces import IContent, ISpool, ISpoolListener, IStoredContent, NotStored
-from lettermta.message import FINAL, Lane, Message, Outcome, QueuedRecipient, QueueEntry, State, domain_of
-from lettermta.spool import queries, salvage
+from lettermta.message import (
+    FINAL,
+    WAITING,
+    Attempt,
+    Change,
+    Changed,
+    HoldRule,
+    Lane,
+    Message,
+    Outcome,
+    QueuedRecipient,
+    QueueEntry,
+    State,
+    domain_of,
+)
+from lettermta.spool import changes, figures, queries, salvage
 from lettermta.spool.checksum import FORMAT, check_body, content_checksum
 from lettermta.spool.condition import Condition, Room
 from lettermta.spool.content import BodyFiles, FileContent, MemoryContent, SpoolContent, sync_directory
@@ -39,19 +53,23 @@ from lettermta.spool.reader import Reader
 from lettermta.spool.writer import Unit, Writer
 
 _FINAL = ",".join(f"'{state}'" for state in sorted(FINAL))
+_WAITING = ",".join(f"'{state}'" for state in sorted(WAITING))
 
 (
-    _MESSAGE, _CONTENT, _RECIPIENT, _UPDATE, _FINISH_MESSAGE, _FINISH_CONTENT, _FINISH_RECIPIENTS, _EVENT, _CURSOR, _FORGET_KEYS, _KEY,
-    _QUARANTINE,
-) = range(12)  # fmt: skip
+    _MESSAGE, _CONTENT, _RECIPIENT, _HELD, _UPDATE, _ATTEMPT, _FINISH_MESSAGE, _FINISH_CONTENT, _FINISH_RECIPIENTS, _EVENT, _CURSOR,
+    _FORGET_KEYS, _KEY, _QUARANTINE,
+) = range(14)  # fmt: skip
 
 _STATEMENTS = (
     "INSERT INTO message VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
     "INSERT INTO content VALUES (?,?,?,?,?,?)",
-    "INSERT INTO recipient (number, message, address, route_id, domain, state, due, attempts, handed_over, reply, options)"
-    " VALUES (?,?,?,?,?,?,?,?,?,?,?)",
-    "UPDATE recipient SET state = ?, due = ?, attempts = attempts + 1, handed_over = handed_over OR ?, reply = ?, first_deferred = ?,"
-    " warned = ? WHERE number = ?",
+    "INSERT INTO recipient (number, message, address, route_id, domain, state, due, attempts, handed_over, reply, options, tag, priority)"
+    " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
+    "UPDATE recipient SET rule = ? WHERE number = ?",
+    # An operator may have held or removed it while it was under way: only what ends it changes that.
+    f"UPDATE recipient SET state = CASE WHEN ?1 IN ({_FINAL}) OR state IN ({_WAITING}) THEN ?1 ELSE state END,"  # noqa: S608 - as below
+    " due = ?2, attempts = attempts + 1, handed_over = handed_over OR ?3, reply = ?4, first_deferred = ?5, warned = ?6 WHERE number = ?7",
+    "INSERT OR REPLACE INTO attempt VALUES (?,?,?,?,?,?,?,?,?,?)",
     f"DELETE FROM message WHERE number = ?1 AND NOT EXISTS (SELECT 1 FROM recipient WHERE message = ?1 AND state NOT IN ({_FINAL}))",  # noqa: S608 - the states are our own words
     "DELETE FROM content WHERE number = ?1 AND NOT EXISTS (SELECT 1 FROM message WHERE number = ?1)",
     "DELETE FROM recipient WHERE message = ?1 AND NOT EXISTS (SELECT 1 FROM message WHERE number = ?1)",
@@ -109,7 +127,8 @@ class Spool:
         self._reader = Reader(path, reactor.callFromThread)
         # A filter that few rows pass reads many: nobody's mail waits for that.
         self._tools_reader = Reader(path, reactor.callFromThread)
-        self._next_message = self._next_recipient = self._next_event = 1
+        self._next_message = self._next_recipient = self._next_event = self._next_rule = 1
+        self._rules: list[HoldRule] = []
         self._newest = 0
         """The number of the last message that the listeners were told of."""
 
@@ -144,6 +163,7 @@ class Spool:
         opened = open_database(self._path, self._files)
         self._next_message, self._next_recipient, self._next_event = opened.message + 1, opened.recipient + 1, opened.sequence + 1
         self._newest = opened.message
+        self._rules, self._next_rule = opened.rules, opened.rule + 1
         for text in opened.damage:
             self._note_damage(text)
         self._room.look()
@@ -202,7 +222,7 @@ class Spool:
         body = content.body()
         if body is not None:
             self._fresh.keep(number, MemoryContent(message.head, body))
-        entries, recipients = self._new_recipients(number, message)
+        entries, recipients, held = self._new_recipients(number, message)
         told, event_rows = self._new_events(events)
         rows: list[tuple[int, Sequence[tuple[Any, ...]]]] = [
             (_MESSAGE, (_message_row(number, message),)),
@@ -210,12 +230,21 @@ class Spool:
             (_RECIPIENT, recipients),
             (_EVENT, event_rows),
         ]
+        if held:
+            rows.append((_HELD, held))
         if (key := message.idempotency) is not None:
             rows += [
                 (_FORGET_KEYS, ((message.created,),)),
                 (_KEY, ((message.project_id, key.key, key.digest, message.id, key.expires),)),
             ]
-        return Unit(rows=rows, told=(entries, told), new=True)
+        unit = Unit(rows=rows, told=(entries, told), new=number)
+        if not entries:
+            unit.done.addCallback(self._all_held, number)
+        return unit
+
+    def _all_held(self, _: None, number: int) -> None:
+        """There is nothing to tell of a message that is held whole; it may be found due once it is released."""
+        self._newest = max(self._newest, number)
 
     def _new_report(self, report: Message) -> Unit:
         content = report.content
@@ -223,14 +252,25 @@ class Spool:
         assert content.file is None, "a report is small enough to be in memory"
         return self._new_message(report, content, ())
 
-    def _new_recipients(self, number: int, message: Message) -> tuple[list[QueueEntry], list[tuple[Any, ...]]]:
-        """The entries, one a domain, and the rows of a new message's recipients."""
+    def _new_recipients(self, number: int, message: Message) -> tuple[list[QueueEntry], list[tuple[Any, ...]], list[tuple[int, int]]]:
+        """The entries, one a domain, and the rows of a new message's recipients; those that a rule holds are only rows, with its number."""
         entries: dict[str, QueueEntry] = {}
-        rows = []
+        rows: list[tuple[Any, ...]] = []
+        held: list[tuple[int, int]] = []
         state, due = (State.QUEUED, 0.0) if message.hold_until is None else (State.SCHEDULED, message.hold_until)
         for recipient in message.recipients:
             address = recipient.address
             domain = domain_of(address)
+            key = self._next_recipient
+            self._next_recipient += 1
+            rule = self._rule_for(message, domain) if self._rules else None
+            rows.append((
+                key, number, address, message.route_id, domain, state.value if rule is None else State.HELD.value, due or message.created,
+                0, 0, "" if rule is None else rule.reason, encode_recipient(recipient), message.tag, message.options.priority,
+            ))  # fmt: skip
+            if rule is not None:
+                held.append((rule.id, key))
+                continue
             entry = entries.get(domain)
             if entry is None:
                 entry = entries[domain] = QueueEntry(
@@ -249,12 +289,11 @@ class Spool:
                     message.options,
                     due,
                 )
-            key = self._next_recipient
-            self._next_recipient += 1
             entry.recipients.append(QueuedRecipient(key, address, notify=recipient.notify, orcpt=recipient.orcpt))
-            options = encode_recipient(recipient)
-            rows.append((key, number, address, message.route_id, domain, state.value, due or message.created, 0, 0, "", options))
-        return list(entries.values()), rows
+        return list(entries.values()), rows, held
+
+    def _rule_for(self, message: Message, domain: str) -> HoldRule | None:
+        return next((rule for rule in self._rules if rule.holds(message, domain)), None)
 
     def _new_event(self, event: Event) -> tuple[int, tuple[Any, ...]]:
         sequence = self._next_event
@@ -279,7 +318,7 @@ class Spool:
                 events += unit.told[1]
             unit.done.callback(unit.result)
         if entries:
-            self._newest = entries[-1].number
+            self._newest = max(self._newest, entries[-1].number)
         for listener in self._listeners:
             if entries:
                 listener.entries_stored(entries)
@@ -289,8 +328,8 @@ class Spool:
     def _failed(self, units: Sequence[Unit], error: Exception) -> None:
         """In the reactor's thread: none of these units was written."""
         for unit in units:
-            if unit.new:
-                self._fresh.drop(unit.told[0][0].number)
+            if unit.new is not None:
+                self._fresh.drop(unit.new)
             unit.done.errback(error)
 
     # -- its condition
@@ -382,7 +421,12 @@ class Spool:
         return FileContent(head, self._files.path(file), entry.size - len(head) - 2, self._threaded, form, checksum)
 
     def record(
-        self, entry: QueueEntry, outcomes: Sequence[Outcome], events: Sequence[Event], reports: Sequence[Message] = ()
+        self,
+        entry: QueueEntry,
+        outcomes: Sequence[Outcome],
+        events: Sequence[Event],
+        attempt: Attempt | None = None,
+        reports: Sequence[Message] = (),
     ) -> Deferred[None]:
         """See ISpool."""
         updates = [
@@ -390,6 +434,8 @@ class Spool:
         ]
         told, rows = self._new_events(events)
         statements: list[tuple[int, Sequence[tuple[Any, ...]]]] = [(_UPDATE, updates), (_EVENT, rows)]
+        if attempt is not None:
+            statements.append((_ATTEMPT, [_attempt_row(entry.id, outcome, attempt) for outcome in outcomes]))
         entries: list[QueueEntry] = []
         for report in reports:
             new = self._new_report(report)
@@ -463,6 +509,79 @@ class Spool:
         """See ISpool."""
         return self._tools_reader.ask(queries.message, identifier)
 
+    def count(self, change: Change, filters: Mapping[str, Any]) -> Deferred[int]:
+        """See ISpool."""
+        return self._tools_reader.ask(changes.count, change, filters)
+
+    def change(self, change: Change, filters: Mapping[str, Any], after: int, limit: int) -> Deferred[Changed]:
+        """See ISpool. They are chosen by a reader, so that a filter which few rows pass does not hold up the writer."""
+        chosen = self._tools_reader.ask(changes.choose, change, filters, after, limit)
+        return chosen.addCallback(self._change_chosen, change, limit)
+
+    def _change_chosen(self, numbers: Sequence[int], change: Change, limit: int) -> Changed | Deferred[Changed]:
+        if not numbers:
+            return Changed(0, None)
+        sequence = self._next_event
+        self._next_event += len(numbers)
+        told: list[tuple[int, Event]] = []
+
+        def work(connection: sqlite3.Connection) -> changes.Applied:
+            applied = changes.apply(connection, change, numbers, sequence)
+            told[:] = applied.events
+            return applied
+
+        def applied(result: changes.Applied) -> Changed:
+            for number in result.gone:
+                self._fresh.drop(number)
+            for name in result.files:
+                self._remove_body(name)
+            return Changed(result.count, numbers[-1] if len(numbers) >= limit else None, frozenset(result.lanes))
+
+        return self._writer.put(Unit(rows=(), told=((), told), work=work)).addCallback(applied)
+
+    def entries(self, filters: Mapping[str, Any], after: int, limit: int) -> Deferred[tuple[Sequence[QueueEntry], int | None]]:
+        """See ISpool."""
+        return self._tools_reader.ask(queries.entries, filters, after, limit)
+
+    def hold_rules(self) -> Sequence[HoldRule]:
+        """See ISpool."""
+        return tuple(self._rules)
+
+    def add_hold_rule(self, conditions: Mapping[str, str], reason: str, moment: float) -> Deferred[HoldRule]:
+        """See ISpool. Raises ValueError when the conditions are none. What is stored behind it is held in its commit."""
+        rule = changes.new_hold_rule(self._next_rule, conditions, reason, moment)
+        self._next_rule += 1
+        self._rules.append(rule)
+
+        def failed(failure: Failure) -> Failure:
+            self._rules.remove(rule)
+            return failure
+
+        added = self._writer.put(Unit(rows=(), work=lambda connection: changes.add_hold_rule(connection, rule)))
+        return added.addCallbacks(lambda _: rule, failed)
+
+    def drop_hold_rule(self, identifier: int) -> Deferred[bool]:
+        """See ISpool."""
+
+        def dropped(there_was: bool) -> bool:
+            self._rules = [rule for rule in self._rules if rule.id != identifier]
+            return there_was
+
+        work = Unit(rows=(), work=lambda connection: changes.drop_hold_rule(connection, identifier))
+        return self._writer.put(work).addCallback(dropped)
+
+    def trace(self, message_id: str) -> Deferred[Sequence[Mapping[str, Any]]]:
+        """See ISpool."""
+        return self._tools_reader.ask(queries.trace, message_id)
+
+    def figures(self, by: str) -> Deferred[Sequence[Mapping[str, Any]]]:
+        """See ISpool."""
+        return self._tools_reader.ask(figures.figures, by)
+
+    def find_events(self, filters: Mapping[str, Any], after: int, limit: int) -> Deferred[Sequence[tuple[int, Event]]]:
+        """See ISpool."""
+        return self._tools_reader.ask(queries.find_events, filters, after, limit)
+
     # -- the events outbox
 
     def events(self, after: int, limit: int) -> Deferred[Sequence[tuple[int, Event]]]:
@@ -513,7 +632,7 @@ class Spool:
                     break
                 old, count = sequence, count + 1
             connection.execute("DELETE FROM event WHERE sequence <= ?", (old,))
-            return count
+            return count + changes.trim_attempts(connection, before, TRIM_ROWS)
 
         return self._writer.put(Unit(rows=(), work=work))
 
@@ -547,6 +666,14 @@ def _message_row(number: int, message: Message) -> tuple[Any, ...]:
         message.context,
         encode_options(message.options),
     )
+
+
+def _attempt_row(identifier: str, outcome: Outcome, attempt: Attempt) -> tuple[Any, ...]:
+    one = outcome.recipient
+    return (
+        identifier, one.number, one.attempts + 1, one.address, attempt.moment, attempt.seconds, attempt.via, outcome.state.value,
+        outcome.reply, orjson.dumps(attempt.details).decode(),
+    )  # fmt: skip
 
 
 def _finish_content(number: int) -> Any:

@@ -2,7 +2,7 @@
 
 :func:`findings` reads only, on a connection of its own, while the daemon runs or is down; it streams, so a spool of a million messages
 needs no more memory than one of ten. It reads every octet that is stored: 10 GB take minutes. What can't be read is a finding, and the look
-goes on behind it.
+goes on behind it. How far it is, it tells a function that is given.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import orjson
@@ -54,16 +54,21 @@ class Finding:
     id: str | None = None
 
 
-def findings(directory: Path) -> Iterator[Finding]:
+Progress = Callable[[str, int, float], object]
+"""Told the table that is looked at, how many of its rows were, and the share of its numbers that are behind, from 0 to 1."""
+
+
+def findings(directory: Path, progress: Progress = lambda table, rows, share: None) -> Iterator[Finding]:
     """Everything that is wrong with the spool in ``directory``. Raises sqlite3.Error when its database can't be opened."""
     connection = connect(directory / "spool.db", writable=False)
     try:
         files = BodyFiles(directory / "body")
+        progress("spool.db", 0, 0.0)
         yield from _structure(connection)
-        yield from _messages(connection)
-        yield from _contents(connection, files)
-        yield from _recipients(connection)
-        yield from _events(connection)
+        yield from _messages(connection, progress)
+        yield from _contents(connection, files, progress)
+        yield from _recipients(connection, progress)
+        yield from _events(connection, progress)
         yield from _orphans(connection, files)
     finally:
         connection.close()
@@ -80,9 +85,9 @@ def _structure(connection: sqlite3.Connection) -> Iterator[Finding]:
         yield Finding(Kind.STRUCTURE, "spool.db", str(error))
 
 
-def _numbers(connection: sqlite3.Connection, table: str, column: str = "number") -> Iterator[int | Finding]:
+def _numbers(connection: sqlite3.Connection, progress: Progress, table: str, column: str = "number") -> Iterator[int | Finding]:
     """The numbers of a table's rows, in pages, each followed from behind the last; where a page can't be read, it is left out and told."""
-    after, last = 0, 0
+    after, last, rows = 0, 0, 0
     try:
         last = connection.execute(f"SELECT MAX({column}) FROM {table}").fetchone()[0] or 0  # noqa: S608 - our own names
     except sqlite3.DatabaseError as error:
@@ -107,12 +112,15 @@ def _numbers(connection: sqlite3.Connection, table: str, column: str = "number")
         if not page:
             return
         yield from page
-        after = page[-1]
+        after, rows = page[-1], rows + len(page)
+        progress(table, rows, after / last)
 
 
-def _each(connection: sqlite3.Connection, table: str, kind: Kind, query: str, column: str = "number") -> Iterator[Finding | sqlite3.Row]:
+def _each(
+    connection: sqlite3.Connection, progress: Progress, table: str, kind: Kind, query: str, column: str = "number"
+) -> Iterator[Finding | sqlite3.Row]:
     """A table's rows by ``query``, one at a time; what can't be read or decoded is a finding in its place."""
-    for number in _numbers(connection, table, column):
+    for number in _numbers(connection, progress, table, column):
         if isinstance(number, Finding):
             yield number
             continue
@@ -129,10 +137,10 @@ def _each(connection: sqlite3.Connection, table: str, kind: Kind, query: str, co
                 yield row
 
 
-def _messages(connection: sqlite3.Connection) -> Iterator[Finding]:
+def _messages(connection: sqlite3.Connection, progress: Progress) -> Iterator[Finding]:
     query = """SELECT m.*, EXISTS (SELECT 1 FROM content WHERE number = m.number) AS has_content,
                EXISTS (SELECT 1 FROM recipient WHERE message = m.number) AS has_recipients FROM message m WHERE m.number = ?"""
-    for row in _each(connection, "message", Kind.MESSAGE, query):
+    for row in _each(connection, progress, "message", Kind.MESSAGE, query):
         if isinstance(row, Finding):
             yield row
             continue
@@ -150,9 +158,9 @@ def _messages(connection: sqlite3.Connection) -> Iterator[Finding]:
             yield Finding(Kind.MESSAGE, where, "has no recipients", row["id"])
 
 
-def _contents(connection: sqlite3.Connection, files: BodyFiles) -> Iterator[Finding]:
+def _contents(connection: sqlite3.Connection, files: BodyFiles, progress: Progress) -> Iterator[Finding]:
     query = "SELECT c.*, m.id, m.size FROM content c LEFT JOIN message m ON m.number = c.number WHERE c.number = ?"
-    for row in _each(connection, "content", Kind.CONTENT, query):
+    for row in _each(connection, progress, "content", Kind.CONTENT, query):
         if isinstance(row, Finding):
             yield row
             continue
@@ -174,10 +182,10 @@ def _contents(connection: sqlite3.Connection, files: BodyFiles) -> Iterator[Find
                 yield Finding(Kind.CONTENT, where, str(error), row["id"])
 
 
-def _recipients(connection: sqlite3.Connection) -> Iterator[Finding]:
+def _recipients(connection: sqlite3.Connection, progress: Progress) -> Iterator[Finding]:
     states = set(map(str, State))
     query = "SELECT r.*, m.id FROM recipient r LEFT JOIN message m ON m.number = r.message WHERE r.number = ?"
-    for row in _each(connection, "recipient", Kind.RECIPIENT, query):
+    for row in _each(connection, progress, "recipient", Kind.RECIPIENT, query):
         if isinstance(row, Finding):
             yield row
             continue
@@ -192,8 +200,8 @@ def _recipients(connection: sqlite3.Connection) -> Iterator[Finding]:
             yield Finding(Kind.RECIPIENT, where, f"makes no sense ({type(error).__name__})", row["id"])
 
 
-def _events(connection: sqlite3.Connection) -> Iterator[Finding]:
-    for row in _each(connection, "event", Kind.EVENT, "SELECT * FROM event WHERE sequence = ?", "sequence"):
+def _events(connection: sqlite3.Connection, progress: Progress) -> Iterator[Finding]:
+    for row in _each(connection, progress, "event", Kind.EVENT, "SELECT * FROM event WHERE sequence = ?", "sequence"):
         if isinstance(row, Finding):
             yield row
             continue

@@ -47,8 +47,8 @@ class Unit:
     work: Callable[[sqlite3.Connection], Any] | None = None
     """Runs in the transaction, behind all rows; what it returns fires ``done``."""
     result: Any = None
-    new: bool = False
-    """It is new mail, which is written only while there is room."""
+    new: int | None = None
+    """The number of the new message that it is: one is written only while there is room."""
 
 
 class Writer:
@@ -150,7 +150,7 @@ class Writer:
         admitted: list[Unit] = []
         refused: list[Unit] = []
         for unit in batch:
-            (refused if unit.new or self.condition is Condition.BROKEN else admitted).append(unit)
+            (refused if unit.new is not None or self.condition is Condition.BROKEN else admitted).append(unit)
         if refused:
             self._to_reactor(self._failed, refused, NotStored(_REFUSED[self.condition]))
         return admitted

@@ -8,7 +8,8 @@ while ``full`` no new message is taken.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from attrs import define, field, frozen
@@ -19,10 +20,16 @@ from lettermta.event import Event
 from lettermta.interfaces import IContent, ISpool, ISpoolListener, IStoredContent, NotStored
 from lettermta.message import (
     FINAL,
+    OPEN,
     WAITING,
+    Attempt,
+    Change,
+    Changed,
+    HoldRule,
     IdempotencyKey,
     Lane,
     Message,
+    Operation,
     Outcome,
     QueuedRecipient,
     QueueEntry,
@@ -30,6 +37,7 @@ from lettermta.message import (
     State,
     domain_of,
 )  # fmt: skip
+from lettermta.spool.changes import STATES
 
 _PIECE = 65_536
 
@@ -136,6 +144,8 @@ class MemorySpool:
         self.outbox: list[tuple[int, Event]] = []
         self.cursors: dict[str, int] = {}
         self.keys: dict[tuple[str, str], tuple[IdempotencyKey, str]] = {}
+        self.attempts: list[tuple[str, str, Attempt]] = []
+        self.rules: list[HoldRule] = []
         self.broken: Exception | None = None
         self.full = False
         self._listeners: list[ISpoolListener] = []
@@ -169,11 +179,13 @@ class MemorySpool:
             lane = Lane(message.route_id, domain_of(recipient.address))
             one = StoredRecipient(self._recipients, recipient.address, lane, message.hold_until or message.created, recipient)
             one.state = State.QUEUED if message.hold_until is None else State.SCHEDULED
+            if any(rule.holds(message, lane.domain) for rule in self.rules):
+                one.state = State.HELD
             stored.recipients[self._recipients] = one
         self.stored[stored.number] = stored
         if message.idempotency is not None:
             self.keys[message.project_id, message.idempotency.key] = (message.idempotency, message.id)
-        return list(_entries(stored, list(stored.recipients.values())))
+        return list(_entries(stored, [one for one in stored.recipients.values() if one.state in WAITING]))
 
     def recall(self, project_id: str, key: str, now: float) -> Deferred[tuple[bytes, str] | None]:
         """What an idempotency key stands for."""
@@ -181,7 +193,12 @@ class MemorySpool:
         return succeed(None if known is None or known.expires <= now else (known.digest, message_id))
 
     def record(
-        self, entry: QueueEntry, outcomes: Sequence[Outcome], events: Sequence[Event], reports: Sequence[Message] = ()
+        self,
+        entry: QueueEntry,
+        outcomes: Sequence[Outcome],
+        events: Sequence[Event],
+        attempt: Attempt | None = None,
+        reports: Sequence[Message] = (),
     ) -> Deferred[None]:
         """Store what an attempt came to, and the reports on it; the message goes when its last recipient is finished."""
         if self.broken is not None:
@@ -190,7 +207,11 @@ class MemorySpool:
         if stored is not None:
             for outcome in outcomes:
                 recipient = stored.recipients[outcome.recipient.number]
-                recipient.state, recipient.due, recipient.last_reply = outcome.state, outcome.due, outcome.reply
+                recipient.due, recipient.last_reply = outcome.due, outcome.reply
+                if outcome.state in FINAL or recipient.state in WAITING:
+                    recipient.state = outcome.state
+                if attempt is not None:
+                    self.attempts.append((entry.id, recipient.address, attempt))
                 recipient.attempts += 1
                 recipient.handed_over |= outcome.handed_over
                 recipient.first_deferred, recipient.warned = outcome.first_deferred, outcome.warned
@@ -216,7 +237,7 @@ class MemorySpool:
     def due(self, lane: Lane, now: float, limit: int) -> Deferred[Sequence[QueueEntry]]:
         """The lane's due recipients, also those that are being attempted: the scheduler knows them."""
         due = [(stored, one) for stored, one in self._waiting() if one.lane == lane and one.due <= now]
-        due.sort(key=lambda pair: (pair[1].due, pair[1].number))
+        due.sort(key=lambda pair: (-pair[0].message.options.priority, pair[1].due, pair[1].number))
         grouped: dict[int, list[StoredRecipient]] = {}
         for stored, recipient in due[:limit]:
             grouped.setdefault(stored.number, []).append(recipient)
@@ -231,6 +252,79 @@ class MemorySpool:
         rows = (_row(stored, one) for stored in self.stored.values() for one in stored.recipients.values() if one.number > after)
         passed = [row for row in rows if _passes(row, filters)]
         return succeed(sorted(passed, key=lambda row: cast(int, row["number"]))[:limit])
+
+    def count(self, change: Change, filters: Mapping[str, Any]) -> Deferred[int]:
+        """How many recipients a change is for."""
+        return succeed(len(self._chosen(change, filters, 0)))
+
+    def change(self, change: Change, filters: Mapping[str, Any], after: int, limit: int) -> Deferred[Changed]:
+        """Change states and lanes as the real one does; it tells no events of that."""
+        if self.broken is not None:
+            return fail(self.broken)
+        chosen = self._chosen(change, filters, after)[:limit]
+        lanes = set()
+        for stored, one in chosen:
+            lanes.add(one.lane)
+            _CHANGES[change.operation](one, change)
+            lanes.add(one.lane)
+            if all(each.state in FINAL for each in stored.recipients.values()):
+                del self.stored[stored.number]
+        return succeed(Changed(len(chosen), chosen[-1][1].number if len(chosen) >= limit else None, frozenset(lanes)))
+
+    def entries(self, filters: Mapping[str, Any], after: int, limit: int) -> Deferred[tuple[Sequence[QueueEntry], int | None]]:
+        """Unfinished recipients as entries."""
+        chosen = self._passing(filters, after, OPEN)[:limit]
+        found = [entry for stored, one in chosen for entry in _entries(stored, [one])]
+        return succeed((found, chosen[-1][1].number if len(chosen) >= limit else None))
+
+    def hold_rules(self) -> Sequence[HoldRule]:
+        """The standing rules."""
+        return tuple(self.rules)
+
+    def add_hold_rule(self, conditions: Mapping[str, str], reason: str, moment: float) -> Deferred[HoldRule]:
+        """Add a standing rule."""
+        rule = HoldRule(len(self.rules) + 1, conditions, reason, moment)
+        self.rules.append(rule)
+        return succeed(rule)
+
+    def drop_hold_rule(self, identifier: int) -> Deferred[bool]:
+        """Drop a standing rule."""
+        known = len(self.rules)
+        self.rules = [rule for rule in self.rules if rule.id != identifier]
+        return succeed(len(self.rules) < known)
+
+    def trace(self, message_id: str) -> Deferred[Sequence[Mapping[str, Any]]]:
+        """The attempts that were recorded of a message."""
+        kept = [
+            {"recipient": address, "at": one.moment, "seconds": one.seconds, "via": one.via}
+            for identifier, address, one in self.attempts
+            if identifier == message_id
+        ]
+        return succeed(kept)
+
+    def figures(self, by: str) -> Deferred[Sequence[Mapping[str, Any]]]:
+        """How many recipients each group has."""
+        counts = Counter(str(_row(stored, one)[by]) for stored, one in self._passing({}, 0, OPEN))
+        return succeed([{by: name, "count": count} for name, count in counts.most_common()])
+
+    def find_events(self, filters: Mapping[str, Any], after: int, limit: int) -> Deferred[Sequence[tuple[int, Event]]]:
+        """The events of a message, or by name."""
+        wanted = {"id": "message_id", "event": "name"}
+        return succeed(
+            [
+                (sequence, one)
+                for sequence, one in self.outbox
+                if sequence > after and all(getattr(one, wanted[name]) == value for name, value in filters.items())
+            ][:limit]
+        )
+
+    def _chosen(self, change: Change, filters: Mapping[str, Any], after: int) -> list[tuple[StoredMessage, StoredRecipient]]:
+        return self._passing(filters, after, STATES[change.operation])
+
+    def _passing(self, filters: Mapping[str, Any], after: int, states: frozenset[State]) -> list[tuple[StoredMessage, StoredRecipient]]:
+        found = [(stored, one) for stored in self.stored.values() for one in stored.recipients.values()]
+        passing = [(s, one) for s, one in found if one.number > after and one.state in states and _passes(_row(s, one), filters)]
+        return sorted(passing, key=lambda pair: pair[1].number)
 
     def message(self, identifier: str) -> Deferred[Mapping[str, Any] | None]:
         """One message with its recipients, or None."""
@@ -300,6 +394,37 @@ class MemorySpool:
             for recipient in stored.recipients.values():
                 if recipient.state in WAITING:
                     yield stored, recipient
+
+
+def _hold(one: StoredRecipient, change: Change) -> None:
+    one.state, one.last_reply = State.HELD, change.reason
+
+
+def _release(one: StoredRecipient, change: Change) -> None:
+    one.state, one.due = State.QUEUED, change.moment
+
+
+def _retry(one: StoredRecipient, change: Change) -> None:
+    one.due = min(one.due, change.moment)
+    if one.state is not State.DEFERRED:
+        one.state = State.QUEUED
+
+
+def _reroute(one: StoredRecipient, change: Change) -> None:
+    one.lane = Lane(change.route_id, one.lane.domain)
+
+
+def _remove(one: StoredRecipient, change: Change) -> None:
+    one.state = State.CANCELED
+
+
+_CHANGES: Mapping[Operation, Callable[[StoredRecipient, Change], None]] = {
+    Operation.HOLD: _hold,
+    Operation.RELEASE: _release,
+    Operation.RETRY: _retry,
+    Operation.REROUTE: _reroute,
+    Operation.REMOVE: _remove,
+}
 
 
 def _entries(stored: StoredMessage, recipients: Sequence[StoredRecipient]) -> Iterator[QueueEntry]:

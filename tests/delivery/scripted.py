@@ -294,8 +294,8 @@ class StagedSpool(MemorySpool):
     def store(self, message, events):
         return self._write(lambda: MemorySpool.store(self, message, events))
 
-    def record(self, entry, outcomes, events, reports=()):
-        return self._write(lambda: MemorySpool.record(self, entry, outcomes, events, reports=reports))
+    def record(self, entry, outcomes, events, attempt=None, reports=()):
+        return self._write(lambda: MemorySpool.record(self, entry, outcomes, events, attempt, reports))
 
     def load(self, entry):
         return self._read(lambda: MemorySpool.load(self, entry))

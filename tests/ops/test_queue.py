@@ -2,112 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pty
 import sqlite3
 import subprocess
 import sys
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from attrs import frozen
 
 from lettermta.event import timestamp
-from lettermta.message import State
-from lettermta.ops import queue
+from lettermta.ops.queue_source import source
 from lettermta.ops.queue_text import TABLE_WIDTH, Listing, cut, span, visible
 
 from ..spool.hand import NOW, Desk
+from .tool import ROOT, Run
 
-ROOT = Path(__file__).parents[2]
-CONFIG = "[mta]\nstate_dir = state\nhostname = mta.example\n[listener a]\nports = 2525\n"
 KEYS = ["id", "state", "sender", "recipient", "project", "route", "tag", "metadata", "size", "created", "due", "attempts", "last_reply"]
-
-
-@frozen
-class Ran:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.out.splitlines()]
-
-    @property
-    def recipients(self) -> str:
-        """The first letters of the recipients."""
-        return "".join(row["recipient"][0] for row in self.rows)
-
-
-Run = Callable[..., Ran]
-
-
-@pytest.fixture
-def config(tmp_path: Path) -> Path:
-    path = tmp_path / "mta.ini"
-    path.write_text(CONFIG)
-    return path
-
-
-@pytest.fixture
-def ids(config: Path) -> list[str]:
-    """A spool with three messages and five recipients, its daemon down."""
-    desk = Desk(config.parent / "state" / "spool" / "0")
-    messages = [
-        desk.store("a@example.com", "b@Example.ORG", tag="red", metadata={"k": "1", "Käse": "Brot"}, created=NOW - 3 * 86_400),
-        desk.store("c@example.com", sender="", tag=None, metadata={}, project="other", route="bulk", created=NOW - 7200),
-        desk.store("d@example.com", "e@example.com", tag="blue", metadata={"k": "2"}),
-    ]
-    desk.record(desk.entries[0], State.DEFERRED, due=NOW + 600, reply="451 4.7.1 Try again later", handed_over=False)
-    desk.record(desk.entries[-1], State.DELIVERED, State.HELD)
-    desk.close()
-    return [message.id for message in messages]
-
-
-@pytest.fixture
-def daemon(config: Path) -> Iterator[Callable[[], None]]:
-    """Starts a daemon on the spool; it is stopped behind the test."""
-    processes: list[subprocess.Popen[str]] = []
-
-    def start() -> None:
-        command = [sys.executable, "-m", "tests.ops.daemon", str(config.parent / "state")]
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-        processes.append(process)
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-
-    yield start
-    for process in processes:
-        process.terminate()
-        process.communicate(timeout=60)
-
-
-@pytest.fixture(params=["up", "down"])
-def both(request: pytest.FixtureRequest, ids: list[str], daemon: Callable[[], None]) -> None:
-    """The test runs with the daemon up, and with it down."""
-    if request.param == "up":
-        daemon()
-
-
-@pytest.fixture
-def run(config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    monkeypatch.setattr(queue.time, "time", lambda: NOW)
-
-    def run(*argv: str) -> Ran:
-        capsys.readouterr()
-        try:
-            code = queue.main(["-c", str(config), *argv])
-        except SystemExit as exit:
-            code = exit.code  # type: ignore[assignment]
-        said = capsys.readouterr()
-        return Ran(code, said.out, said.err)
-
-    return run
 
 
 @pytest.mark.usefixtures("both")
@@ -224,9 +137,9 @@ def many(config: Path) -> None:
 def test_a_long_list_streams(config: Path, daemon: Callable[[], None], up: bool) -> None:
     if up:
         daemon()
-    source = queue._source(config.parent / "state")
+    asked = source(config.parent / "state")
     tracemalloc.start()
-    count = sum(1 for _ in source.recipients({}))
+    count = sum(1 for _ in asked.recipients({}))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert count == 20_000

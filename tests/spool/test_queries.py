@@ -109,8 +109,10 @@ def test_what_the_scheduler_asks_is_answered_by_the_index(desk: Desk) -> None:
     """A million rows are never read to find the few that are due (DESIGN.md section 5.5)."""
     connection = connect(desk.directory / "spool.db", writable=False)
     lane = ("r1", "example.com")
-    assert "recipient_lane (route_id=? AND domain=? AND due<?)" in plan(connection, queries._DUE, *lane, NOW, 10)
-    assert "recipient_lane (route_id=? AND domain=? AND due>?)" in plan(connection, queries._NEXT_DUE, *lane, NOW)
+    due, later = (f"recipient_lane (route_id=? AND domain=? AND priority=? AND due{sign}?)" for sign in "<>")
+    assert due in plan(connection, queries._DUE, *lane, 0, NOW, 10)
+    assert later in plan(connection, queries._NEXT_DUE, *lane, 0, NOW)
+    assert "recipient_lane (route_id=? AND domain=? AND priority<?)" in plan(connection, queries._NEXT_PRIORITY, *lane, 10)
     assert "INDEX recipient_lane" in plan(connection, queries._LANES)
     connection.close()
 

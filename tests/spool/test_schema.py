@@ -70,7 +70,7 @@ def test_what_version_1_wrote_goes_out(tmp_path: Path) -> None:
         desk.close()
 
 
-@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("version", range(2, len(STEPS)))
 def test_what_a_later_version_wrote_goes_out(tmp_path: Path, version: int) -> None:
     kept(tmp_path, version)
     desk = Desk(tmp_path)

@@ -1,0 +1,102 @@
+"""What an operator asks of the queue: changes in steps, so that the mail goes on between them, and standing rules.
+
+A request is a mapping as it comes over the control socket: ``operation``, ``filters`` and what the operation needs. What is asked wrongly
+raises ValueError or KeyError with words for the operator. After each step delivery looks again at the lanes that it touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred
+
+from lettermta.accounts.directory import Directory
+from lettermta.interfaces import ISpool
+from lettermta.message import Change, Changed, HoldRule, Lane, Operation, QueueEntry, Reply
+
+STEP = 500
+"""Recipients of one commit."""
+BOUNCE = "bounce"
+"""The operation that needs delivery, which judges and tells."""
+
+
+class Delivery(Protocol):
+    """What is asked of the scheduler."""
+
+    def reread(self, lanes: Iterable[Lane]) -> None:
+        """Look again at these lanes."""
+
+    def hurry(self, lanes: Iterable[Lane]) -> None:
+        """The same, and without waiting for destinations that were out of reach."""
+
+    def bounce(self, entries: Sequence[QueueEntry], reply: Reply) -> Deferred[int]:
+        """End the recipients of these entries by the reply."""
+
+
+def change_of(request: Mapping[str, Any], now: float) -> Change:
+    """The change that a request is for; for bouncing one that is for the same recipients. Raises ValueError."""
+    name = request["operation"]
+    operation = Operation.REMOVE if name == BOUNCE else Operation(name)
+    reason = request.get("reason") or ("held by the operator" if operation is Operation.HOLD else "")
+    return Change(operation, now, reason, request.get("rule"))
+
+
+class Operations:
+    """The operations of a running daemon."""
+
+    def __init__(self, spool: ISpool, delivery: Delivery, directory: Directory, now: Callable[[], float]) -> None:
+        self._spool = spool
+        self._delivery = delivery
+        self._directory = directory
+        self._now = now
+
+    def count(self, request: Mapping[str, Any]) -> Deferred[int]:
+        """How many recipients the request is for."""
+        return self._spool.count(self._change(request), request["filters"])
+
+    async def steps(self, request: Mapping[str, Any]) -> AsyncIterator[int]:
+        """Do what is asked, and tell after each step how many recipients it changed."""
+        if request["operation"] == BOUNCE:
+            async for count in self._bounce(request):
+                yield count
+            return
+        change = self._change(request)
+        after: int | None = 0
+        while after is not None:
+            changed: Changed = await self._spool.change(change, request["filters"], after, STEP)
+            look = self._delivery.hurry if change.operation is Operation.RETRY else self._delivery.reread
+            look(changed.lanes)
+            yield changed.count
+            after = changed.last
+
+    async def _bounce(self, request: Mapping[str, Any]) -> AsyncIterator[int]:
+        reply = Reply(550, "5.7.1", f"{request.get('reason') or 'Returned to the sender'} (by the operator)")
+        after: int | None = 0
+        while after is not None:
+            entries, after = await self._spool.entries(request["filters"], after, STEP)
+            if entries:
+                yield await self._delivery.bounce(entries, reply)
+
+    def _change(self, request: Mapping[str, Any]) -> Change:
+        change = change_of(request, self._now())
+        if change.operation is not Operation.REROUTE:
+            return change
+        project = self._directory.project_by_slug(request["filters"]["project"])
+        route = None if project is None else self._directory.route(project.id, request["to"])
+        if project is None or route is None:
+            raise ValueError(f"there is no project {request['filters']['project']} with a route {request['to']}")
+        return Change(change.operation, change.moment, project_id=project.id, route_id=route.id, route=route.slug)
+
+    def add_rule(self, request: Mapping[str, Any]) -> Deferred[HoldRule]:
+        """Add the standing rule that is asked for. New mail meets it at once, what is there is held by a change of its own."""
+        return self._spool.add_hold_rule(request["conditions"], request.get("reason") or "", self._now())
+
+    def drop_rule(self, identifier: int) -> Deferred[bool]:
+        """End a standing rule. What it holds is released by a change of its own."""
+        return self._spool.drop_hold_rule(identifier)
+
+
+def rule_row(rule: HoldRule) -> Mapping[str, Any]:
+    """A standing rule as it is shown."""
+    return {"id": rule.id, "where": dict(rule.conditions), "reason": rule.reason, "created": rule.created}

@@ -1,0 +1,142 @@
+"""The commands that look: trace, stats, events, verify."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from lettermta.event import timestamp
+from lettermta.ops.command_line import say
+from lettermta.ops.queue_asking import age, print_json, text
+from lettermta.ops.queue_source import Source
+from lettermta.ops.queue_text import span, visible
+from lettermta.spool.figures import GROUPS
+from lettermta.spool.verify import findings
+
+_EVENT_FILTERS = ("id", "event", "project", "route", "tag", "recipient")
+_STATES = ("queued", "scheduled", "deferred", "held", "quarantined")
+_STATS = "{:>9} {:>9} {:>9} {:>9} {:>9} {:>6} {:>6}  {:<30}  {}"
+
+
+def add_commands(add: Callable[[str, Any, str], argparse.ArgumentParser]) -> None:
+    """Add every command of this module."""
+    tracing = add("trace", _trace, "each attempt of a message: when, where, how long, and what came of it")
+    tracing.add_argument("id", type=text, metavar="ID")
+    counting = add("stats", _stats, "what is in the queue, counted")
+    counting.add_argument("--by", choices=GROUPS, default="domain", help="what to count by (default: domain)")
+    telling = add("events", _events, "what was told of messages, as webhooks and the event log have it")
+    for name in _EVENT_FILTERS:
+        telling.add_argument(f"--{name}", type=text, metavar=name.upper(), dest=f"filter_{name}")
+    telling.add_argument("--since", type=age, metavar="SPAN", help="of that time until now, like 30m or 2h")
+    telling.add_argument("--follow", action="store_true", help="go on with what is told from now on")
+    checking = add("verify", _verify, "check the whole spool: the database, each message's content, body files")
+    checking.set_defaults(on_files=True)
+
+
+def _trace(args: argparse.Namespace, source: Source) -> int:
+    count = 0
+    for row in source.ask("trace", id=args.id):
+        count += 1
+        if args.json:
+            print_json({**row, "at": timestamp(row["at"])})
+            continue
+        print(f"{timestamp(row['at'])}  attempt {row['attempt']}  {visible(row['recipient'])}  {row['state']}")
+        print(f"    by {visible(row['via'])}, {row['seconds']:.3f} s")
+        print(f"    {visible(row['reply'])}")
+    if not count:
+        say(f"no attempt of {args.id} is kept")
+        return os.EX_NOHOST
+    return os.EX_OK
+
+
+def _stats(args: argparse.Namespace, source: Source) -> int:
+    rows = list(source.ask("stats", by=args.by))
+    if args.json:
+        for row in rows:
+            print_json({name: _moment(name, value) for name, value in row.items()})
+        return os.EX_OK
+    for line in stats_lines(rows, args.by, time.time()):
+        print(line)
+    sys.stdout.flush()
+    say(f"{sum(row['count'] for row in rows)} recipients in the queue")
+    return os.EX_OK
+
+
+def _moment(name: str, value: Any) -> Any:
+    return timestamp(value) if name in ("oldest", "next_due") and value is not None else value
+
+
+def stats_lines(rows: list[Mapping[str, Any]], by: str, now: float) -> Iterator[str]:
+    """A heading, and a line for each group."""
+    yield _STATS.format("COUNT", "QUEUED", "DEFERRED", "HELD", "QUARANT.", "OLDEST", "NEXT", by.upper(), "LAST REPLY").rstrip()
+    for row in rows:
+        oldest = "-" if row["oldest"] is None else span(now - row["oldest"])
+        due = "-" if row["next_due"] is None else span(row["next_due"] - now)
+        waiting = row["queued"] + row["scheduled"]
+        name = "-" if row[by] is None else visible(str(row[by]))
+        facts = (row["count"], waiting, row["deferred"], row["held"], row["quarantined"], oldest, due, name)
+        yield _STATS.format(*facts, visible(row["last_reply"] or "")).rstrip()
+
+
+def _events(args: argparse.Namespace, source: Source) -> int:
+    given = {name: getattr(args, f"filter_{name}") for name in _EVENT_FILTERS}
+    filters = {name: value for name, value in given.items() if value is not None}
+    if args.since is not None:
+        filters["since"] = time.time() - args.since
+    for row in source.ask("events", filters=filters, follow=args.follow):
+        document = row["document"]
+        if args.json:
+            print_json(document)
+        else:
+            data = document["data"]
+            about = f"{data.get('message_id', '-')}  {visible(data.get('recipient', ''))}"
+            print(f"{document['timestamp']}  {document['event']:<22}  {about}".rstrip())
+        if args.follow:
+            sys.stdout.flush()
+    return os.EX_OK
+
+
+def _verify(args: argparse.Namespace, directory: Path) -> int:
+    """The files are read by this program, also while a daemon runs."""
+    faults = 0
+    looking = _Looking()
+    for found in findings(directory, looking.told):
+        faults += 1
+        looking.clear()
+        if args.json:
+            print_json({"kind": found.kind.value, "where": found.where, "text": found.text, "id": found.id})
+        else:
+            message = "" if found.id is None else f"  (message {found.id})"
+            print(f"{found.kind}: {visible(found.where)}: {visible(found.text)}{message}")
+    looking.clear()
+    sys.stdout.flush()
+    messages = looking.rows.get("message", 0)
+    checked = f"{messages} message{'' if messages == 1 else 's'} checked"
+    say(f"{checked}, {faults or 'no'} fault{'' if faults == 1 else 's'}")
+    return os.EX_DATAERR if faults else os.EX_OK
+
+
+class _Looking:
+    """How far the look at the spool is: on a terminal, in one line that is written over. ``rows`` are those looked at, by table."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, int] = {}
+        self._shown = sys.stderr.isatty()
+        self._told = 0.0
+
+    def told(self, table: str, rows: int, share: float) -> None:
+        """See lettermta.spool.verify."""
+        self.rows[table] = rows
+        if self._shown and time.monotonic() >= self._told + 0.2:
+            self._told = time.monotonic()
+            print(f"\r\x1b[Klooking at {table}: {rows} rows, {share:.0%} ", end="", file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        """Take the line away."""
+        if self._shown:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)

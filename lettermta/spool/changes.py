@@ -1,0 +1,231 @@
+"""What operators do to recipients: hold, release, retry, reroute, remove; and the standing rules that hold new mail.
+
+Plain functions on a connection: the daemon chooses in its reading thread and applies in its writer, ``lettermta-queue`` runs the same ones
+while the daemon is down. Choosing may read a million rows and holds up nobody; applying touches no more rows than were chosen, and looks
+again at the state of each, so that what the mail did meanwhile wins.
+"""
+
+# ruff: noqa: S608 - what is put into statements are our own words; values are parameters
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from attrs import define, field
+
+from lettermta import event
+from lettermta.event import Event
+from lettermta.message import FINAL, OPEN, WAITING, Change, HoldRule, Lane, Operation, State
+from lettermta.spool.filters import conditions
+
+STATES: Mapping[Operation, frozenset[State]] = {
+    Operation.HOLD: WAITING,
+    Operation.RELEASE: frozenset({State.HELD}),
+    Operation.RETRY: WAITING | {State.QUARANTINED},
+    Operation.REROUTE: OPEN,
+    Operation.REMOVE: OPEN,
+}
+"""The states that each operation is for."""
+
+Row = tuple[Any, ...]
+
+
+def _words(states: frozenset[State]) -> str:
+    return ",".join(f"'{state}'" for state in sorted(states))
+
+
+_FINAL = _words(FINAL)
+_FROM = "FROM recipient r JOIN message m ON m.number = r.message"
+_GIVEN = "(SELECT value FROM json_each(?))"
+
+
+@define
+class Applied:
+    """What came of a step: the recipients changed, their lanes, the events told, and what has left the spool with its body files."""
+
+    count: int = 0
+    lanes: set[Lane] = field(factory=set)
+    events: list[tuple[int, Event]] = field(factory=list)
+    gone: list[int] = field(factory=list)
+    files: list[str] = field(factory=list)
+
+
+def choose(connection: sqlite3.Connection, change: Change, filters: Mapping[str, Any], after: int, limit: int) -> Sequence[int]:
+    """The numbers of the next recipients that the change is for, ascending. Raises KeyError for a filter that does not exist."""
+    where, values = _selection(change, filters)
+    statement = f"SELECT r.number {_FROM} WHERE r.number > ?{where} ORDER BY r.number LIMIT ?"
+    return [number for (number,) in connection.execute(statement, [after, *values, limit])]
+
+
+def count(connection: sqlite3.Connection, change: Change, filters: Mapping[str, Any]) -> int:
+    """How many recipients the change is for. Raises KeyError for a filter that does not exist."""
+    where, values = _selection(change, filters)
+    number: int = connection.execute(f"SELECT COUNT(*) {_FROM} WHERE TRUE{where}", values).fetchone()[0]
+    return number
+
+
+def _selection(change: Change, filters: Mapping[str, Any]) -> tuple[str, list[Any]]:
+    where, values = conditions(filters)
+    where += f" AND r.state IN ({_words(STATES[change.operation])})"
+    if change.operation is Operation.REROUTE:
+        where += " AND m.project_id = ? AND r.route_id <> ?"
+        values += [change.project_id, change.route_id]
+    return where, values
+
+
+def apply(connection: sqlite3.Connection, change: Change, numbers: Sequence[int], sequence: int) -> Applied:
+    """Change those recipients that are still in a state for it, within the caller's transaction.
+
+    ``sequence`` is the first number for events; as many as there are recipients may be used.
+    """
+    rows = connection.execute(
+        f"SELECT r.number, r.message, r.address, r.route_id, r.domain, r.state, m.id, m.facts, m.context {_FROM}"
+        f" WHERE r.number IN {_GIVEN} AND r.state IN ({_words(STATES[change.operation])}) ORDER BY r.number",
+        (json.dumps(numbers),),
+    ).fetchall()
+    applied = Applied(len(rows), {Lane(row[3], row[4]) for row in rows})
+    if rows:
+        chosen = json.dumps([row[0] for row in rows])
+        for moment_event in _events(change, rows):
+            applied.events.append((sequence + len(applied.events), moment_event))
+        _OPERATIONS[change.operation](connection, change, chosen, rows, applied)
+        connection.executemany(
+            "INSERT INTO event VALUES (?,?,?,?,?,?)",
+            [(number, one.id, one.name, one.message_id, one.created, one.payload) for number, one in applied.events],
+        )
+    return applied
+
+
+def _events(change: Change, rows: Sequence[Row]) -> list[Event]:
+    told: list[Event] = []
+    moment = change.moment
+    for _, _, address, _, _, state, identifier, facts, context in rows:
+        if change.operation is Operation.RELEASE:
+            data = {"released_at": event.timestamp(moment)}
+            told.append(event.message_event(event.RELEASED, moment, identifier, facts, context, recipient=address, **data))
+        elif change.operation is Operation.REMOVE:
+            data = {"canceled_at": event.timestamp(moment)}
+            told.append(event.message_event(event.CANCELED, moment, identifier, facts, context, recipient=address, **data))
+        elif change.operation is Operation.RETRY and state == State.SCHEDULED:
+            data = {"scheduled_at": event.timestamp(moment)}
+            told.append(event.message_event(event.RESCHEDULED, moment, identifier, facts, context, recipient=address, **data))
+    return told
+
+
+def _hold(connection: sqlite3.Connection, change: Change, chosen: str, rows: Sequence[Row], applied: Applied) -> None:
+    connection.execute(
+        f"UPDATE recipient SET state = 'held', reply = ?, rule = ? WHERE number IN {_GIVEN}", (change.reason, change.rule, chosen)
+    )
+
+
+def _release(connection: sqlite3.Connection, change: Change, chosen: str, rows: Sequence[Row], applied: Applied) -> None:
+    """What was to be sent later still is."""
+    connection.execute(
+        "UPDATE recipient SET state = CASE WHEN attempts = 0 AND due > ?1 THEN 'scheduled' ELSE 'queued' END,"
+        " due = CASE WHEN attempts = 0 AND due > ?1 THEN due ELSE ?1 END, rule = NULL"
+        " WHERE number IN (SELECT value FROM json_each(?2))",
+        (change.moment, chosen),
+    )
+
+
+def _retry(connection: sqlite3.Connection, change: Change, chosen: str, rows: Sequence[Row], applied: Applied) -> None:
+    connection.execute(
+        f"UPDATE recipient SET state = CASE state WHEN 'deferred' THEN state ELSE 'queued' END, due = MIN(due, ?) WHERE number IN {_GIVEN}",
+        (change.moment, chosen),
+    )
+
+
+def _reroute(connection: sqlite3.Connection, change: Change, chosen: str, rows: Sequence[Row], applied: Applied) -> None:
+    """The message itself follows when the last of its unfinished recipients has the new route."""
+    connection.execute(f"UPDATE recipient SET route_id = ? WHERE number IN {_GIVEN}", (change.route_id, chosen))
+    applied.lanes.update([Lane(change.route_id, row[4]) for row in rows])
+    for message, context in {row[1]: row[8] for row in rows}.items():
+        new_context = json.dumps({**json.loads(context), "route_id": change.route_id, "route": change.route}, separators=(",", ":"))
+        connection.execute(
+            "UPDATE message SET route_id = ?1, route = ?2, context = ?3 WHERE number = ?4 AND NOT EXISTS"
+            f" (SELECT 1 FROM recipient WHERE message = ?4 AND route_id <> ?1 AND state NOT IN ({_FINAL}))",
+            (change.route_id, change.route, new_context.encode(), message),
+        )
+
+
+def _remove(connection: sqlite3.Connection, change: Change, chosen: str, rows: Sequence[Row], applied: Applied) -> None:
+    connection.execute(f"UPDATE recipient SET state = 'canceled', rule = NULL WHERE number IN {_GIVEN}", (chosen,))
+    for message in sorted({row[1] for row in rows}):
+        gone = connection.execute(
+            "DELETE FROM message WHERE number = ?1 AND NOT EXISTS"
+            f" (SELECT 1 FROM recipient WHERE message = ?1 AND state NOT IN ({_FINAL})) RETURNING number",
+            (message,),
+        ).fetchone()
+        if gone is None:
+            continue
+        applied.gone.append(message)
+        content = connection.execute("DELETE FROM content WHERE number = ? RETURNING file", (message,)).fetchone()
+        if content is not None and content[0] is not None:
+            applied.files.append(content[0])
+        connection.execute("DELETE FROM recipient WHERE message = ?", (message,))
+
+
+_OPERATIONS: Mapping[Operation, Callable[[sqlite3.Connection, Change, str, Sequence[Row], Applied], None]] = {
+    Operation.HOLD: _hold,
+    Operation.RELEASE: _release,
+    Operation.RETRY: _retry,
+    Operation.REROUTE: _reroute,
+    Operation.REMOVE: _remove,
+}
+
+
+def trim_attempts(connection: sqlite3.Connection, before: float, limit: int) -> int:
+    """Forget attempts from before that moment, at most ``limit`` of them, within the caller's transaction; returns how many.
+
+    Ids begin with the time (RFC 9562 section 5.7): no later message is looked at.
+    """
+    milliseconds = f"{max(round(before * 1000), 0):012x}"
+    newest = f"{milliseconds[:8]}-{milliseconds[8:]}"
+    return connection.execute(
+        "DELETE FROM attempt WHERE (message_id, recipient, attempt) IN"
+        " (SELECT message_id, recipient, attempt FROM attempt WHERE message_id < ? AND at < ? LIMIT ?)",
+        (newest, before, limit),
+    ).rowcount
+
+
+# -- standing rules
+
+RULE_CONDITIONS = ("project", "tag", "route", "domain")
+"""What a standing rule can look at."""
+
+
+def hold_rules(connection: sqlite3.Connection) -> list[HoldRule]:
+    """Every standing rule, oldest first."""
+    return [
+        HoldRule(identifier, json.loads(told), reason, created)
+        for identifier, told, reason, created in connection.execute("SELECT id, conditions, reason, created FROM hold_rule ORDER BY id")
+    ]
+
+
+def next_rule(connection: sqlite3.Connection) -> int:
+    """The number for the next rule; none is given twice."""
+    row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'hold_rule'").fetchone()
+    return 1 if row is None else row[0] + 1
+
+
+def new_hold_rule(identifier: int, told: Mapping[str, str], reason: str, moment: float) -> HoldRule:
+    """A rule of these conditions; raises ValueError when it looks at what it can't, or at nothing."""
+    unknown = sorted(set(told) - set(RULE_CONDITIONS))
+    if unknown or not told:
+        raise ValueError(f"a rule looks at {', '.join(RULE_CONDITIONS)}, not at {', '.join(unknown) or 'nothing'}")
+    conditions = {name: value.lower() if name == "domain" else value for name, value in told.items()}
+    return HoldRule(identifier, conditions, reason or f"held by rule {identifier}", moment)
+
+
+def add_hold_rule(connection: sqlite3.Connection, rule: HoldRule) -> None:
+    """Add a standing rule, within the caller's transaction."""
+    told = json.dumps(rule.conditions, ensure_ascii=False)
+    connection.execute("INSERT INTO hold_rule VALUES (?,?,?,?)", (rule.id, told, rule.reason, rule.created))
+
+
+def drop_hold_rule(connection: sqlite3.Connection, identifier: int) -> bool:
+    """Drop a standing rule, within the caller's transaction; False when there is none of that number."""
+    return connection.execute("DELETE FROM hold_rule WHERE id = ?", (identifier,)).rowcount > 0

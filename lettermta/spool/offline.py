@@ -1,0 +1,133 @@
+"""A spool whose daemon is down: what there is to read, and what can be changed without one, in the same steps, each in a commit of its own.
+
+Whoever changes something holds the spool's lock meanwhile: a daemon that is started then says that the spool is in use.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lettermta.event import Event
+from lettermta.message import Change, HoldRule
+from lettermta.spool import changes, figures, queries
+from lettermta.spool.content import BodyFiles
+from lettermta.spool.schema import STEPS, SpoolVersionError, connect
+
+
+class SpoolTaken(Exception):
+    """A daemon holds the spool's lock."""
+
+
+class Offline:
+    """The spool in ``directory``; raises SpoolVersionError when it is not of this program's version."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._reading = self._connect(writable=False)
+
+    def _connect(self, *, writable: bool) -> sqlite3.Connection:
+        path = self._directory / "spool.db"
+        connection = connect(path, writable=writable)
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version != len(STEPS):
+            raise SpoolVersionError(
+                f"{path} has version {version}, this program reads version {len(STEPS)}: a start of its daemon brings it there"
+            )
+        return connection
+
+    # -- reading
+
+    def query(self, filters: Mapping[str, Any], after: int, limit: int) -> Sequence[Mapping[str, Any]]:
+        """See ISpool.query."""
+        return queries.recipients(self._reading, filters, after, limit)
+
+    def message(self, identifier: str) -> Mapping[str, Any] | None:
+        """See ISpool.message."""
+        return queries.message(self._reading, identifier)
+
+    def trace(self, identifier: str) -> Sequence[Mapping[str, Any]]:
+        """See ISpool.trace."""
+        return queries.trace(self._reading, identifier)
+
+    def figures(self, by: str) -> Sequence[Mapping[str, Any]]:
+        """See ISpool.figures."""
+        return figures.figures(self._reading, by)
+
+    def find_events(self, filters: Mapping[str, Any], after: int, limit: int) -> Sequence[tuple[int, Event]]:
+        """See ISpool.find_events."""
+        return queries.find_events(self._reading, filters, after, limit)
+
+    def count(self, change: Change, filters: Mapping[str, Any]) -> int:
+        """See ISpool.count."""
+        return changes.count(self._reading, change, filters)
+
+    def hold_rules(self) -> Sequence[HoldRule]:
+        """See ISpool.hold_rules."""
+        return changes.hold_rules(self._reading)
+
+    # -- changing
+
+    def steps(self, change: Change, filters: Mapping[str, Any], limit: int) -> Iterator[int]:
+        """Change what passes the filters, ``limit`` recipients a commit; after each one how many they were. Raises SpoolTaken."""
+        files = BodyFiles(self._directory / "body")
+        after = 0
+        with self._writable() as connection:
+            while numbers := changes.choose(connection, change, filters, after, limit):
+                with _transaction(connection):
+                    applied = changes.apply(connection, change, numbers, _next_event(connection))
+                for name in applied.files:
+                    files.remove(name)
+                yield applied.count
+                after = numbers[-1]
+
+    def add_hold_rule(self, conditions: Mapping[str, str], reason: str, moment: float) -> HoldRule:
+        """Add a standing rule. Raises SpoolTaken, and ValueError when its conditions are none."""
+        with self._writable() as connection, _transaction(connection):
+            rule = changes.new_hold_rule(changes.next_rule(connection), conditions, reason, moment)
+            changes.add_hold_rule(connection, rule)
+            return rule
+
+    def drop_hold_rule(self, identifier: int) -> bool:
+        """End a standing rule; False when there is none of that number. Raises SpoolTaken."""
+        with self._writable() as connection, _transaction(connection):
+            return changes.drop_hold_rule(connection, identifier)
+
+    @contextmanager
+    def _writable(self) -> Iterator[sqlite3.Connection]:
+        lock = os.open(self._directory / "lock", os.O_WRONLY | os.O_CREAT, 0o600)
+        try:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise SpoolTaken("a daemon is starting or stopping, or another tool is at work: try again") from None
+            connection = self._connect(writable=True)
+            try:
+                yield connection
+            finally:
+                connection.close()
+        finally:
+            os.close(lock)
+
+
+def _next_event(connection: sqlite3.Connection) -> int:
+    number: int = connection.execute(
+        "SELECT MAX(COALESCE((SELECT MAX(sequence) FROM event), 0), COALESCE((SELECT MAX(sequence) FROM cursor), 0)) + 1"
+    ).fetchone()[0]
+    return number
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
