@@ -26,6 +26,13 @@ SCHEDULED = "message.scheduled"
 RESCHEDULED = "message.rescheduled"
 CANCELED = "message.canceled"
 RELEASED = "message.released"
+TEST = "webhook.test"
+NAMES = frozenset(
+    "message.created message.sent message.delivered message.auto_replied message.hard_bounced message.soft_bounced message.spam_complaint "
+    "message.failed message.suppressed message.policy_rejected message.unsubscribed message.opened message.clicked message.inbound "
+    "message.scheduled message.rescheduled message.canceled message.released suppression.added suppression.removed webhook.test".split()
+)
+"""Every name that an event may have (COMPATIBILITY.md section 3), also those that nothing tells yet."""
 
 
 def timestamp(moment: float) -> str:

@@ -8,7 +8,7 @@ can't be read at that moment, the last good state goes on to answer and the log 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from attrs import Factory, define
@@ -21,6 +21,7 @@ from lettermta.accounts.errors import AccountError, StorageUnusable, storage_fau
 from lettermta.accounts.model import Alignment, Domain, DomainKey, Project, Route, Token
 from lettermta.accounts.schema import DATABASE, open_database, version_of
 from lettermta.accounts.vault import Unsealable, Vault, token_owner
+from lettermta.accounts.webhooks import WEBHOOKS, Webhook, webhook_of
 
 _READ = metrics.ACCOUNTS_READ["succeeded"]
 _NOT_READ = metrics.ACCOUNTS_READ["failed"]
@@ -41,6 +42,7 @@ class _Snapshot:
     """The domains by the project's id and their names."""
     signing: dict[str, list[DomainKey]] = Factory(dict)
     """The keys that sign, by their domain's id; one without any is missing."""
+    webhooks: dict[str, Webhook] = Factory(dict)
     tokens: dict[str, Token] = Factory(dict)
     digests: dict[bytes, Token] = Factory(dict)
     sealed: list[tuple[Token, bytes | None]] = Factory(list)
@@ -147,6 +149,10 @@ class Directory:
         """The private part of a key, ready for use: to be kept by whoever signs. Raises Unsealable."""
         return private_key(key, self._vault)
 
+    def webhooks(self) -> Mapping[str, Webhook]:
+        """All webhooks by their ids, also those that are switched off; the same object until accounts change."""
+        return self._current().webhooks
+
     def token(self, token_id: str) -> Token | None:
         """The token of that id, live or revoked."""
         return self._current().tokens.get(token_id)
@@ -236,6 +242,7 @@ def _read(connection: sqlite3.Connection, vault: Vault) -> _Snapshot:
             snapshot.add_route(records.route_of(row, vault))
         for row in connection.execute(records.TOKENS):
             snapshot.add_token(records.token_of(row), row[6], row[7])
+        snapshot.webhooks = {row[0]: webhook_of(row, vault) for row in connection.execute(WEBHOOKS)}
         for domain in map(records.domain_of, connection.execute(records.DOMAINS)):
             snapshot.of_project.setdefault(domain.project_id, {})[domain.name] = domain
         snapshot.domains = {project_id: frozenset(domains) for project_id, domains in snapshot.of_project.items()}

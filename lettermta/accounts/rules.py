@@ -63,7 +63,7 @@ def _is_span(seconds: float) -> bool:
 
 
 def _check_smarthost(smarthost: Smarthost) -> None:
-    if not _is_address(smarthost.host) and (_HOST.fullmatch(smarthost.host) is None or len(smarthost.host) > 254):
+    if not is_host(smarthost.host):
         raise InvalidAccount(f"{smarthost.host!r} is neither a host name in ASCII nor an IP address")
     if not 1 <= smarthost.port <= 65535:
         raise InvalidAccount(f"{smarthost.port} is not a port: 1 to 65535")
@@ -74,6 +74,11 @@ def _check_smarthost(smarthost: Smarthost) -> None:
         # Neither can hold a NUL, which parts them in AUTH PLAIN (RFC 4616 section 2); no server takes other controls either.
         if text is not None and (not text or not text.isprintable() or len(text) > _LONGEST_TEXT):
             raise InvalidAccount(f"the {what} for {smarthost.host} is empty, too long or has control characters")
+
+
+def is_host(host: str) -> bool:
+    """Whether it is a host name in ASCII or an IP address, IPv6 without brackets."""
+    return _is_address(host) or (_HOST.fullmatch(host) is not None and len(host) <= 254)
 
 
 def _is_address(host: str) -> bool:

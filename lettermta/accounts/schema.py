@@ -65,7 +65,18 @@ _FOURTH = (
         created REAL NOT NULL, verified REAL, retired REAL, UNIQUE (domain_id, selector))""",
 )
 
-STEPS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND, _THIRD, _FOURTH)
+_FIFTH = (
+    # Names of events with blanks between them. The secrets are sealed.
+    """CREATE TABLE webhook (
+        id TEXT NOT NULL PRIMARY KEY, project_id TEXT NOT NULL REFERENCES project ON DELETE CASCADE,
+        route_id TEXT REFERENCES route ON DELETE CASCADE, url TEXT NOT NULL, events TEXT, username TEXT, password BLOB,
+        first_soft_bounce_only INTEGER NOT NULL, secret BLOB NOT NULL, former_secret BLOB, former_until REAL NOT NULL,
+        disabled REAL, disabled_reason TEXT NOT NULL, created REAL NOT NULL)""",
+    "CREATE INDEX webhook_project ON webhook (project_id)",
+    "CREATE INDEX webhook_route ON webhook (route_id)",
+)
+
+STEPS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND, _THIRD, _FOURTH, _FIFTH)
 """The statements that lead from each version to the next one."""
 
 VERSION = len(STEPS)

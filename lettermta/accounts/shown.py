@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lettermta.accounts.model import Domain, Project, Route, Token
+from lettermta.accounts.webhooks import Webhook
 from lettermta.event import timestamp
 
 Shown = Mapping[str, object]
@@ -66,4 +67,23 @@ def shown_domain(domain: Domain, project_slug: str) -> Shown:
         "project_id": domain.project_id,
         "domain": domain.name,
         "created": timestamp(domain.created),
+    }
+
+
+def shown_webhook(webhook: Webhook, project_slug: str, route_slug: str | None, now: float) -> dict[str, object]:
+    """A webhook; its secrets and its password are not part of it."""
+    rotating = webhook.former_secret is not None and now < webhook.former_until
+    return {
+        "id": webhook.id,
+        "project": project_slug,
+        "project_id": webhook.project_id,
+        "url": webhook.url,
+        "route": route_slug,
+        "events": webhook.events,
+        "basic_auth": webhook.username,
+        "first_soft_bounce_only": webhook.first_soft_bounce_only,
+        "rotating_until": timestamp(webhook.former_until) if rotating else None,
+        "created": timestamp(webhook.created),
+        "disabled": None if webhook.disabled is None else timestamp(webhook.disabled),
+        "disabled_reason": webhook.disabled_reason or None,
     }

@@ -108,7 +108,7 @@ class AccountStore:
         return new
 
     def delete_project(self, slug: str) -> Project:
-        """Remove a project with its routes, tokens and domains."""
+        """Remove a project with its routes, tokens, domains and webhooks."""
         with self._transaction():
             project = self.project(slug)
             self._db.execute("DELETE FROM project WHERE id = ?", (project.id,))
@@ -173,6 +173,8 @@ class AccountStore:
             route = self.route(project_slug, slug)
             if route.default:
                 raise InvalidAccount(f"route {slug} is the default of project {project_slug}: make another route the default first")
+            if self._rows("SELECT 1 FROM webhook WHERE route_id = ?", route.id):
+                raise InvalidAccount(f"route {slug} of project {project_slug} has webhooks of its own: delete them or move them first")
             self._db.execute("DELETE FROM route WHERE id = ?", (route.id,))
         return route
 

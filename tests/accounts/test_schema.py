@@ -18,6 +18,7 @@ from lettermta.accounts.errors import StorageDenied, StorageUnusable
 from lettermta.accounts.model import Alignment, Project, ReceivedField, Route, RouteKind, Smarthost, SmarthostTLS, TransportKind
 from lettermta.accounts.schema import VERSION, open_database
 from lettermta.accounts.store import AccountStore
+from lettermta.accounts.webhooks import WebhookStore
 
 HERE = Path(__file__).parent
 DUMPS_KEY = bytes(range(32))
@@ -166,6 +167,15 @@ def test_what_each_version_wrote_opens(tmp_path: Path, version: int) -> None:
         keys = [store.domain_keys(domain) for domain in domains]
         states = ["retired", "retired", "signing", "signing"] if fourth else ["signing", "signing"]
         assert [[key.state for key in of_domain] for of_domain in keys] == ([states] if second else [])
+        if version >= 5:
+            (webhook,) = WebhookStore(store).of_project("demo")
+            assert (webhook.url, webhook.route_id, webhook.events) == (
+                "https://shop.example/hook",
+                relay.id,
+                ("message.delivered", "message.failed"),
+            )
+            assert (webhook.username, webhook.password) == ("bob", "hunter3")
+            assert webhook.secret != webhook.former_secret
     directory = Directory(tmp_path)
     assert directory.token_by_secret(b"secret") == live
     assert directory.token_by_secret(b"revoked-secret") == revoked

@@ -393,3 +393,35 @@ def in_child(deed: Callable[[], int]) -> int:
         finally:
             os._exit(99)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def test_a_webhook_prints_its_secret_once_and_changes_as_told(run: Run) -> None:
+    run("project", "create", "demo")
+    made = run("webhook", "create", "--project", "demo", "--url", "https://shop.example/hooks", "--events", "message.sent,message.failed")
+    assert made.code == 0
+    assert re.fullmatch(r"whsec_[A-Za-z0-9+/]{44}\n", made.out)
+    listed = run("webhook", "list", "--project", "demo", "--json")
+    identifier = listed.object["id"]
+    assert (listed.object["events"], listed.object["disabled"]) == (["message.sent", "message.failed"], None)
+    changed = run("webhook", "update", identifier, "--events", "all", "--basic-auth", "-", "--first-soft-bounce-only", stdin="shop:pa:ss\n")
+    assert (changed.code, changed.out) == (0, "")
+    shown = run("webhook", "show", identifier, "--json")
+    assert (shown.object["events"], shown.object["basic_auth"], shown.object["first_soft_bounce_only"]) == (None, "shop", True)
+    assert "pa:ss" not in shown.out + run("webhook", "list", "--project", "demo").out
+    rotated = run("webhook", "rotate", identifier)
+    assert re.fullmatch(r"whsec_[A-Za-z0-9+/]{44}\n", rotated.out)
+    assert rotated.out != made.out
+    assert run("webhook", "disable", identifier).code == 0
+    assert "webhook replay" in run("webhook", "enable", identifier).err
+    assert run("webhook", "delete", identifier).code == os.EX_USAGE, "nobody to ask"
+    assert run("webhook", "delete", identifier, "--yes").code == 0
+    assert run("webhook", "show", identifier).code == os.EX_NOUSER
+
+
+def test_a_webhook_that_makes_no_sense_is_refused(run: Run) -> None:
+    run("project", "create", "demo")
+    ask = ("webhook", "create", "--project", "demo", "--url")
+    assert run(*ask, "ftp://shop.example").code == os.EX_DATAERR
+    assert run(*ask, "https://shop.example", "--events", "delivered").code == os.EX_DATAERR
+    assert run(*ask, "https://shop.example", "--route", "nowhere").code == os.EX_NOUSER
+    assert run(*ask, "https://shop.example", "--basic-auth", "nopassword").code == os.EX_USAGE

@@ -1,8 +1,8 @@
-"""``lettermta-admin``: projects, routes, tokens and domains, and the check of the configuration.
+"""``lettermta-admin``: projects, routes, tokens, domains and webhooks, and the check of the configuration.
 
 It works on the accounts' database itself, so the daemon may be up or down; a running one sees each change at once. What was asked for goes
-to standard output (a new token alone on its line, once), words about it to standard error. Exit codes follow sysexits: 64 the command line,
-65 a value, 67 no such account, 73 there is one already, 75 the database is in use, 77 no permission, 78 the configuration.
+to standard output (a new token or secret alone on its line, once), words about it to standard error. Exit codes follow sysexits: 64 the
+command line, 65 a value, 67 no such account, 73 there is one already, 75 the database is in use, 77 no permission, 78 the configuration.
 
 Each noun has a module, which holds its verbs and their options.
 """
@@ -20,7 +20,7 @@ from lettermta.accounts.errors import AccountError, AccountExists, InvalidAccoun
 from lettermta.accounts.store import AccountStore
 from lettermta.config import ConfigError, load
 from lettermta.ops import descriptors
-from lettermta.ops.admin import domains, projects, routes, tokens
+from lettermta.ops.admin import domains, projects, routes, tokens, webhooks
 from lettermta.ops.admin.commands import Commands
 from lettermta.ops.admin.given import Declined, Misused, password
 from lettermta.ops.command_line import DEFAULT_CONFIG, Parser, config_path, reader_left, say
@@ -101,6 +101,7 @@ def _parser() -> Parser:
     routes.add_commands(Commands(nouns, "route", "routes: how a project's mail leaves", common))
     tokens.add_commands(Commands(nouns, "token", "tokens: by them applications log in", common))
     domains.add_commands(Commands(nouns, "domain", "domains: what a project sends from", common))
+    webhooks.add_commands(Commands(nouns, "webhook", "webhooks: who is told what became of a project's mail", common))
     check = nouns.add_parser("check-config", help="name every fault in the configuration", parents=[common], allow_abbrev=False)
     check.set_defaults(verb=None)
     return parser
