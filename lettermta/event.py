@@ -27,11 +27,12 @@ RESCHEDULED = "message.rescheduled"
 CANCELED = "message.canceled"
 RELEASED = "message.released"
 TEST = "webhook.test"
-NAMES = frozenset(
-    "message.created message.sent message.delivered message.auto_replied message.hard_bounced message.soft_bounced message.spam_complaint "
-    "message.failed message.suppressed message.policy_rejected message.unsubscribed message.opened message.clicked message.inbound "
-    "message.scheduled message.rescheduled message.canceled message.released suppression.added suppression.removed webhook.test".split()
-)
+
+_OF_MESSAGES = (
+    ("created", "sent", "delivered", "auto_replied", "hard_bounced", "soft_bounced", "spam_complaint", "failed", "suppressed")
+    + ("policy_rejected", "unsubscribed", "opened", "clicked", "inbound", "scheduled", "rescheduled", "canceled", "released")
+)  # fmt: skip
+NAMES = frozenset({f"message.{name}" for name in _OF_MESSAGES} | {"suppression.added", "suppression.removed", TEST})
 """Every name that an event may have (COMPATIBILITY.md section 3), also those that nothing tells yet."""
 
 
