@@ -32,7 +32,7 @@ PrivateKey = RSAPrivateKey | Ed25519PrivateKey
 def new_pair(domain_id: str, state: KeyState, vault: Vault) -> Sequence[DomainKey]:
     """A new RSA key and a new Ed25519 key."""
     now = time.time()
-    stem = time.strftime("lm%Y%m", time.gmtime(now)) + "".join(secrets.choice(_LETTERS) for _ in range(_RANDOM))
+    stem = time.strftime("lm%Y%m-", time.gmtime(now)) + "".join(secrets.choice(_LETTERS) for _ in range(_RANDOM))
     made = ((KeyAlgorithm.RSA, generate_private_key(65537, RSA_BITS)), (KeyAlgorithm.ED25519, Ed25519PrivateKey.generate()))
     return [_sealed(domain_id, f"{stem}-{algorithm}", algorithm, state, key, now, vault) for algorithm, key in made]
 

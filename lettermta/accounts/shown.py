@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from lettermta.accounts.dns_records import DNSRecord, return_path
 from lettermta.accounts.model import Domain, Project, Route, Token
 from lettermta.accounts.webhooks import Webhook
 from lettermta.event import timestamp
@@ -55,19 +56,50 @@ def shown_token(token: Token, project_slug: str) -> Shown:
         "name": token.name,
         "hint": token.hint,
         "created": timestamp(token.created),
-        "revoked": None if token.revoked is None else timestamp(token.revoked),
+        "revoked": _time(token.revoked),
     }
 
 
-def shown_domain(domain: Domain, project_slug: str) -> Shown:
-    """A domain."""
-    return {
+def shown_domain(domain: Domain, project_slug: str, records: Sequence[DNSRecord] = ()) -> Shown:
+    """A domain, with the records to publish where they are given."""
+    shown: dict[str, object] = {
         "id": domain.id,
         "project": project_slug,
         "project_id": domain.project_id,
         "domain": domain.name,
         "created": timestamp(domain.created),
+        "return_path": return_path(domain.name),
+        "return_path_verified": _time(domain.return_path_verified),
     }
+    if records:
+        shown["records"] = [shown_record(record) for record in records]
+    return shown
+
+
+def shown_record(record: DNSRecord) -> dict[str, object]:
+    """A record to publish; ``value`` in one piece, ``zone`` as a line of a zone file."""
+    key = record.key
+    return {
+        "purpose": record.purpose.value,
+        "name": record.name,
+        "type": record.type,
+        "value": record.value,
+        "zone": record.zone_line,
+        "needed": record.needed,
+        "verified": _time(record.verified),
+        "key": key
+        and {
+            "selector": key.selector,
+            "algorithm": key.algorithm.value,
+            "state": key.state.value,
+            "created": timestamp(key.created),
+            "retired": _time(key.retired),
+        },
+    }
+
+
+def _time(moment: float | None) -> str | None:
+    return None if moment is None else timestamp(moment)
 
 
 def shown_webhook(webhook: Webhook, project_slug: str, route_slug: str | None, now: float) -> dict[str, object]:

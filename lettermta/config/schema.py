@@ -411,6 +411,13 @@ class Delivery(Section):
         "Send reports (bounces) to the senders of mail that fails, as NOTIFY asks. With no, events alone tell what became of mail.",
         default="yes",
     )
+    bounce_host: str | None = key(
+        kinds.DOMAIN,
+        "The host that the return paths of domains (rp.example.com) are an alias of: bounces come back to it.",
+        default="",
+        shown="mta.hostname",
+        example="bounces.example.com",
+    )
     delay_warning: float | None = key(
         kinds.optional(kinds.DURATION),
         "Tell the sender, once for each recipient, when it has been deferred for so long. Empty: never.",

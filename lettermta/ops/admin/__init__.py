@@ -50,7 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.verb is None:
             return _check_config(config, args.json)
         # Both may be for root's eyes alone, so they are read before root is given up.
-        state_dir = load(config).mta.state_dir
+        args.settings = load(config)
+        state_dir = args.settings.mta.state_dir
         args.password = password(getattr(args, "smarthost_password_file", None))
         become_owner(state_dir)
         with AccountStore(state_dir) as store:

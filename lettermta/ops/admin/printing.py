@@ -28,11 +28,16 @@ def print_many(args: argparse.Namespace, columns: Sequence[str], accounts: Itera
         for shown in accounts:
             print(json.dumps(shown))
         return
-    rows = [[name.replace("_", " ").upper() for name in columns]]
-    rows += [[_cell(shown[name]) for name in columns] for shown in accounts]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+    print_columns(columns, ([shown[name] for name in columns] for shown in accounts))
+
+
+def print_columns(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print values as columns under a heading."""
+    lines = [[name.replace("_", " ").upper() for name in columns]]
+    lines += [[_cell(value) for value in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        print("  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
 def _cell(value: object) -> str:
