@@ -354,6 +354,8 @@ class Outcome:
     first_deferred: float = 0.0
     """See :class:`QueuedRecipient`, as are these from now on."""
     warned: bool = False
+    reply_class: ReplyClass | None = None
+    """What the refusal is about; None where there is none."""
 
 
 @frozen

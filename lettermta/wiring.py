@@ -10,6 +10,7 @@ from twisted.internet.threads import deferToThreadPool
 from lettermta.accounts.directory import Directory
 from lettermta.accounts.scram_keys import ScramKeys
 from lettermta.config import BareLineEnds, Config, EightBitHeaders, Security
+from lettermta.delivery.classes import Classifier
 from lettermta.delivery.reporter import Reporter, ReportRules
 from lettermta.delivery.resolver import Resolver, system_servers
 from lettermta.delivery.routing import Routing
@@ -96,4 +97,5 @@ def make_scheduler(config: Config, reactor: Any, directory: Directory, spool: IS
     )
     rules = ReportRules(config.mta.hostname, delivery.bounce, delivery.delay_warning)
     reporter = Reporter(rules, spool.content, spool.load, routing.lifetime_of, time.time)
-    return Scheduler(spool, routing.way, routing.schedule_of, reactor, time.time, reporter)
+    classifier = Classifier(delivery.reply_classes)
+    return Scheduler(spool, routing.way, routing.schedule_of, reactor, time.time, reporter, classifier.classify)

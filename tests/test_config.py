@@ -545,6 +545,21 @@ class TestWrongValues:
 
 
 @pytest.mark.usefixtures("folder")
+class TestReplyClasses:
+    def test_a_file_of_rules_is_read_from_beside_the_configuration(self, folder: Path) -> None:
+        (folder / "etc/mine.toml").write_text('[[rule]]\nclass = "rate"\ncodes = ["4xx"]')
+        assert len(read(LEAST + "[delivery]\nreply_classes = mine.toml").delivery.reply_classes) == 1
+        assert read(LEAST).delivery.reply_classes == ()
+
+    def test_its_faults_are_faults_of_the_configuration(self, folder: Path) -> None:
+        (folder / "etc/bad.toml").write_text('[[rule]]\nclass = "nice"\n[[rule]]\nclass = "rate"')
+        complaint = complaint_about("delivery", "reply_classes = bad.toml")
+        assert "rule 1: class is 'nice'" in complaint
+        assert "rule 2: it has neither codes nor texts" in complaint
+        assert "No such file" in complaint_about("delivery", "reply_classes = none.toml")
+
+
+@pytest.mark.usefixtures("folder")
 class TestEnvironment:
     def test_a_variable_that_is_not_set(self) -> None:
         assert (

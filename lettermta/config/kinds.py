@@ -1,7 +1,8 @@
 """What a value may look like: each kind turns text into a value, and says in words what it takes.
 
 A kind raises :class:`~lettermta.config.faults.Wrong` with the part of the text that is wrong, and nothing else. Sizes are octets,
-durations are seconds. The only kind that looks outside the text is :data:`FILES`, which opens what it names.
+durations are seconds. The only kinds that look outside the text are :data:`FILES` and :data:`REPLY_RULES`,
+which open what they name.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Generic, TypeVar
 from attrs import frozen
 
 from lettermta.config.faults import Wrong
+from lettermta.config.reply_rules import BadRules, ReplyRule, reply_rules
 
 T = TypeVar("T")
 E = TypeVar("E", bound=enum.StrEnum)
@@ -312,6 +314,17 @@ def _files(text: str, folder: Path) -> tuple[Path, ...]:
     return tuple(files)
 
 
+def _reply_rules(text: str, folder: Path) -> tuple[ReplyRule, ...]:
+    if not text:
+        return ()
+    try:
+        return reply_rules(_path(text, folder).read_text("utf-8"))
+    except OSError as error:
+        raise Wrong(text, f"can't be read: {error.strerror}") from None
+    except (BadRules, UnicodeDecodeError) as error:
+        raise Wrong(text, f"has faults: {'; '.join(str(error).splitlines())}") from None
+
+
 NUMBER = one(_number, "a number from 1 on")
 WORKERS = one(_workers, "1")
 BOOLEAN = one(_boolean, "yes or no")
@@ -338,3 +351,4 @@ CIPHERS = one(_ciphers, "OpenSSL names of ciphers for TLS 1.2, separated by colo
 PATH = Kind(_path, "the path of a folder")
 FILE = optional(Kind(_path, "the path of a file"))
 FILES = Kind(_files, f"paths of files that lettermta can read, {LISTED}")
+REPLY_RULES = Kind(_reply_rules, "the path of a file of rules (inbound.md)")

@@ -22,6 +22,7 @@ from attrs import frozen
 from lettermta.config import kinds
 from lettermta.config.faults import Objection
 from lettermta.config.kinds import HostPort, Kind, Network
+from lettermta.config.reply_rules import ReplyRule
 
 T = TypeVar("T")
 
@@ -445,6 +446,13 @@ class Delivery(Section):
     )
     data_timeout: float = key(
         kinds.DURATION, "How long a host may take to answer the end of a message.", default="10m", postfix="smtp_data_done_timeout"
+    )
+    reply_classes: tuple[ReplyRule, ...] = key(
+        kinds.REPLY_RULES,
+        "A file of rules that tell what refusals are about (events, counters, shaping); they go before those that are shipped.",
+        default="",
+        shown="the shipped rules alone",
+        example="/etc/lettermta/reply-classes.toml",
     )
     capture_all: bool = key(
         kinds.BOOLEAN,

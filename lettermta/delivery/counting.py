@@ -9,6 +9,7 @@ from lettermta.message import FINAL, Outcome, QueueEntry, State, Verdict
 
 _ENDED = {state: metrics.RECIPIENTS[state.value] for state in FINAL}
 _ATTEMPTS = {result: metrics.ATTEMPTS[result] for result in ("delivered", "partial", "deferred", "refused")}
+_REFUSALS = metrics.REFUSALS
 _BY_REMOTE, _BY_US = metrics.DEFERRALS["remote"], metrics.DEFERRALS["local"]
 
 
@@ -16,6 +17,8 @@ def count_attempt(verdicts: Sequence[Verdict], outcomes: Sequence[Outcome]) -> N
     """An attempt is over; ``outcomes`` are in the order of ``verdicts``."""
     delivered = deferred = 0
     for verdict, outcome in zip(verdicts, outcomes, strict=True):
+        if outcome.reply_class is not None:
+            _REFUSALS[outcome.state, outcome.reply_class].inc()
         if outcome.state is State.DELIVERED:
             delivered += 1
         elif outcome.state is State.DEFERRED:

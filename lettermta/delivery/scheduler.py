@@ -18,9 +18,10 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from lettermta import metrics
+from lettermta.delivery.classes import Classifier
 from lettermta.delivery.counting import count_attempt, count_recorded
 from lettermta.delivery.destination import ChannelBudget, Destination
-from lettermta.delivery.judge import ScheduleOf, judge
+from lettermta.delivery.judge import Classify, ScheduleOf, judge
 from lettermta.delivery.lane import WINDOW, Hand, LaneQueue
 from lettermta.delivery.reporter import Reporter
 from lettermta.delivery.routing import Way
@@ -58,7 +59,9 @@ class Scheduler:
         clock: IReactorTime,
         now: Callable[[], float],
         reporter: Reporter | None = None,
+        classify: Classify | None = None,
     ) -> None:
+        self._classify = classify or Classifier().classify
         self._spool = spool
         self._way = way
         self._schedule_of = schedule_of
@@ -347,16 +350,17 @@ class Scheduler:
             verdicts = [self._as_doomed(verdict) for verdict in verdicts]
         reporter = self._reporter
         warn_after = None if reporter is None else reporter.warn_after
-        outcomes, events = judge(entry, verdicts, self._schedule_of, self._now(), warn_after)
+        outcomes, events = judge(entry, verdicts, self._schedule_of, self._classify, self._now(), warn_after)
         count_attempt(verdicts, outcomes)
         for outcome in outcomes:
             self.log.info(
-                "{id}: {state} to=<{recipient}> via={via} attempt={attempt} reply={reply}",
+                "{id}: {state} to=<{recipient}> via={via} attempt={attempt} class={reply_class} reply={reply}",
                 id=entry.id,
                 state=outcome.state.value,
                 recipient=outcome.recipient.address,
                 via=via,
                 attempt=outcome.recipient.attempts + 1,
+                reply_class=outcome.reply_class or "-",
                 reply=outcome.reply,
             )
         seconds = 0.0 if entry.began is None else self._clock.seconds() - entry.began

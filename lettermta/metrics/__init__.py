@@ -18,6 +18,29 @@ REGISTRY = Registry()
 LISTENER = Label("listener", "the NAME of a `[listener NAME]` section")
 _TLS_VERSIONS = {"TLSv1.2": "TLS 1.2", "TLSv1.3": "TLS 1.3"}
 
+REPLY_CLASSES = {
+    "invalid_recipient": "there is no such mailbox",
+    "invalid_domain": "the domain does not exist, or takes no mail",
+    "inactive_recipient": "the mailbox is disabled or given up",
+    "mailbox_full": "the mailbox is full",
+    "message_too_large": "the message is too large",
+    "content": "something in the message: form, attachment, virus",
+    "spam_block": "the message was taken for spam",
+    "reputation": "our address or domain is on a list, or in bad standing",
+    "authentication": "SPF, DKIM or DMARC",
+    "policy": "another rule of the other side",
+    "rate": "too much for now; greylisting",
+    "relay_denied": "the other side is not responsible for the domain, or wants a login",
+    "dns": "a look-up failed",
+    "network": "no connection, a lost one, or a loop",
+    "tls": "no encryption, or not one that can be trusted",
+    "protocol": "a command or a reply was not understood",
+    "system": "trouble of the other side's own, or of ours",
+    "expired": "somebody gave up trying",
+    "undetermined": "no rule knows it",
+}
+"""The words of ReplyClass, as the page explains them."""
+
 # -- connections and sessions
 
 _edge = REGISTRY.part("Connections and sessions")
@@ -285,6 +308,14 @@ DEFERRALS = _delivery.counters(
     "lettermta_deferrals",
     "Times that a recipient was put off to a later attempt.",
     Label("by", "who put it off", {"remote": "a 4yz of the other side", "local": "us: no connection, no answer, a limit"}),
+)
+REFUSALS = _delivery.counters(
+    "lettermta_refusals",
+    "What attempts that did not deliver came to for their recipients, by what the refusal was about.",
+    Label(
+        "state", "what became of the recipient", {"deferred": "put off", "bounced": "given up at once", "expired": "given up in the end"}
+    ),
+    Label("class", "what it was about, by rules (inbound.md)", REPLY_CLASSES),
 )
 DELIVERY_SECONDS = _delivery.histogram(
     "lettermta_delivery_seconds",

@@ -6,7 +6,7 @@ import pytest
 from twisted.internet.defer import fail
 
 from lettermta import metrics
-from lettermta.message import Verdict
+from lettermta.message import Reply, Verdict
 
 from .scripted import LATER, NEVER, NO_ANSWER, OK, World, accept, unreachable
 
@@ -76,3 +76,13 @@ def test_a_quarantined_recipient_is_counted() -> None:
     world.spool.load = lambda entry: fail(LookupError("damaged"))
     world.submit("a@example.com")
     assert metrics.SPOOL_QUARANTINED._value.get() == before + 1
+
+
+def test_refusals_are_counted_by_what_they_are_about() -> None:
+    world = World().start()
+    said = {"a": NEVER, "b": LATER, "c": Reply(550, "5.7.1", "Blocked, see the Spamhaus list")}
+    world.place("example.com").answer = lambda entry, one: Verdict(one, said[one.address[0]])
+    before = counts(metrics.REFUSALS)
+    world.submit("a@example.com", "b@example.com", "c@example.com")
+    classes = {("bounced", "invalid_recipient"): 1, ("deferred", "system"): 1, ("bounced", "reputation"): 1}
+    assert grown(metrics.REFUSALS, before) == classes

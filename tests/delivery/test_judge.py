@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from lettermta.delivery.classes import Classifier
 from lettermta.delivery.judge import judge
 from lettermta.delivery.schedule import Schedule
-from lettermta.message import Lane, Options, QueuedRecipient, QueueEntry, Reply, State, Verdict
+from lettermta.message import Lane, Options, QueuedRecipient, QueueEntry, Reply, ReplyClass, State, Verdict
 
 from .scripted import LATER, LOST, NEVER, OK
 
@@ -28,7 +29,7 @@ def judged(*verdicts: Verdict, now: float = NOW, warn_after: float | None = None
         recipients=[verdict.recipient for verdict in verdicts],
         options=options or Options(),
     )
-    return judge(entry, verdicts, lambda _: Schedule((60.0,), jitter=0.0), now, warn_after)
+    return judge(entry, verdicts, lambda _: Schedule((60.0,), jitter=0.0), Classifier().classify, now, warn_after)
 
 
 def names(events) -> list[str]:
@@ -143,3 +144,17 @@ def test_no_event_tells_of_a_report():
     for reply in (OK, LATER, NEVER):
         _, events = judged(Verdict(jane(), reply, handed_over=True), options=Options(report=True))
         assert not events
+
+
+def test_every_refusal_tells_what_it_is_about():
+    [hard], [bounced] = judged(Verdict(jane(), NEVER))
+    assert (hard.reply_class, bounced.data["classification"]) == (ReplyClass.INVALID_RECIPIENT, "invalid_recipient")
+    full = Reply(452, "4.2.2", "The mailbox is full")
+    [soft], [deferred] = judged(Verdict(jane(), full))
+    assert (soft.reply_class, deferred.data["classification"]) == (ReplyClass.MAILBOX_FULL, "mailbox_full")
+    [gone], [failed] = judged(Verdict(jane(attempts=4), full), now=EXPIRES)
+    assert (gone.reply_class, failed.data["classification"]) == (ReplyClass.EXPIRED, "expired")
+    [ours], [ended] = judged(Verdict(jane(), Reply(556, "5.1.10", "example.com takes no mail (null MX)"), remote=False))
+    assert (ours.reply_class, ended.data["classification"]) == (ReplyClass.INVALID_DOMAIN, "invalid_domain")
+    [fine], _ = judged(Verdict(jane(), OK, handed_over=True))
+    assert fine.reply_class is None
