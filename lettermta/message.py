@@ -313,6 +313,8 @@ class QueueEntry:
     options: Options = Options()
     due: float = 0.0
     """When it is due, where that is still to come; else 0."""
+    since: float = 0.0
+    """When the first of its recipients became due, or will: what is by age goes by this."""
     began: float | None = None
     """When its attempt began, by the monotonic clock; None before that."""
 

@@ -164,9 +164,8 @@ class Destination:
 
     def offer(self, lane: LaneQueue) -> None:
         """Serve a lane that has entries waiting."""
-        if lane.way is None:
-            lane.way = self.name
-            self._lanes.add(lane)
+        lane.way = self.name
+        self._lanes.add(lane)
         self.pump()
 
     def withdraw(self, lane: LaneQueue) -> None:

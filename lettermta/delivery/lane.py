@@ -45,6 +45,8 @@ class LaneQueue:
         self._waiting: deque[QueueEntry] = deque()
         self._lowest = LOWEST
         """The priority of the last entry that waits."""
+        self._left = LOWEST
+        """The highest priority of what was left to the spool since that was last asked."""
         self._in_hand: set[int] = set()
 
     def __len__(self) -> int:
@@ -59,6 +61,25 @@ class LaneQueue:
     def idle(self) -> bool:
         """Whether nothing of the lane is in hand, asked for, or left in the spool."""
         return not self._in_hand and not self.more and not self.asking
+
+    @property
+    def head(self) -> QueueEntry:
+        """The next entry, where there is one."""
+        return self._waiting[0]
+
+    def passes(self, entry: QueueEntry) -> bool:
+        """Whether the entry goes before some that wait: then it must not be left to the spool behind them."""
+        return bool(self._waiting) and entry.options.priority > self._lowest
+
+    def leave(self, entry: QueueEntry) -> None:
+        """The entry is left to the spool."""
+        self.more = True
+        self._left = max(self._left, entry.options.priority)
+
+    @property
+    def overlooked(self) -> bool:
+        """Whether something was left to the spool that goes before some that wait."""
+        return bool(self._waiting) and self._left > self._lowest
 
     @property
     def full(self) -> bool:
@@ -139,6 +160,7 @@ class LaneQueue:
     def ask(self) -> None:
         """The spool is being asked. What is settled until it answers may still look due in its answer, which was read before."""
         self._hand.asking[self] = set()
+        self._left = LOWEST
         self.more = self.elsewhere = self._stale = False
 
     def answered(self, entries: Iterable[QueueEntry]) -> int:

@@ -127,11 +127,13 @@ class Scheduler:
                 continue
             lane = self._lane(entry.lane)
             # What is asked for now may be in the answer too: then it is taken from there.
-            if lane.more or lane.full or lane.asking or (self._hand >= LARGEST_HAND and not self._make_room()):
+            left = lane.more or lane.full or lane.asking
+            if (left and not lane.passes(entry)) or (self._hand >= LARGEST_HAND and not self._make_room()):
+                lane.leave(entry)
                 self._leave(lane)
             else:
                 lane.add(entry)
-                self._hand += 1
+                self._hand += 1 - lane.shed(lane.window)
                 self._serve(lane)
 
     def events_stored(self, events: Sequence[tuple[int, Event]]) -> None:
@@ -307,6 +309,7 @@ class Scheduler:
         self._asked -= 1
         before = len(lane)
         found = lane.answered(entries)
+        lane.shed(lane.window)
         self._hand += len(lane) - before
         if lane.elsewhere:
             # They are under way by another lane, and may be put off by its attempt.
@@ -320,7 +323,7 @@ class Scheduler:
             return
         if len(lane):
             self._serve(lane)
-        elif lane.more and not lane.elsewhere:
+        if lane.overlooked or (lane.more and not len(lane) and not lane.elsewhere):
             # Something was stored too late for this answer, or all that was found was settled meanwhile.
             self._hungry[lane.lane] = None
         self._feed()

@@ -25,7 +25,7 @@ _WAITING = ",".join(f"'{state}'" for state in sorted(WAITING))
 _OPEN = ",".join(f"'{state}'" for state in sorted(OPEN))
 
 DUE_COLUMNS = """m.number, m.id, m.project, m.route, m.sender, m.size, m.created, m.expires, m.facts, m.context, m.options,
-       r.number, r.address, r.attempts, r.handed_over, r.options, r.first_deferred, r.warned"""
+       r.number, r.address, r.attempts, r.handed_over, r.options, r.first_deferred, r.warned, r.due"""
 
 _DUE = f"""
 SELECT {DUE_COLUMNS}
@@ -87,8 +87,9 @@ def entries_of(rows: Iterable[tuple[Lane, Sequence[Any]]]) -> list[QueueEntry]:
             orjson.loads(facts)
             orjson.loads(context)
             entry = entries[row[0], lane] = QueueEntry(
-                number, identifier, lane, project, route, sender, size, created, expires, facts, context, [], decode_options(options)
-            )
+                number, identifier, lane, project, route, sender, size, created, expires, facts, context, [], decode_options(options),
+                since=row[18],
+            )  # fmt: skip
         entry.recipients.append(
             QueuedRecipient(row[11], row[12], row[13], bool(row[14]), *decode_recipient(row[15]), row[16], bool(row[17]))
         )
@@ -104,7 +105,7 @@ def entries(connection: sqlite3.Connection, filters: Mapping[str, Any], after: i
     )
     rows = connection.execute(statement, [after, *values, limit]).fetchall()
     last = rows[-1][11] if len(rows) >= limit else None
-    return entries_of((Lane(row[18], row[19]), row) for row in rows), last
+    return entries_of((Lane(row[19], row[20]), row) for row in rows), last
 
 
 def lanes(connection: sqlite3.Connection) -> Sequence[tuple[Lane, float]]:

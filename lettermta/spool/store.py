@@ -288,6 +288,7 @@ class Spool:
                     [],
                     message.options,
                     due,
+                    due or message.created,
                 )
             entry.recipients.append(QueuedRecipient(key, address, notify=recipient.notify, orcpt=recipient.orcpt))
         return list(entries.values()), rows, held

@@ -448,6 +448,7 @@ def _entries(stored: StoredMessage, recipients: Sequence[StoredRecipient]) -> It
             recipients=[_queued(one) for one in members],
             options=message.options,
             due=(message.hold_until or 0.0) if members[0].state is State.SCHEDULED else 0.0,
+            since=min(one.due for one in members),
         )
 
 
