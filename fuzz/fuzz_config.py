@@ -17,7 +17,7 @@ TOKENS = (
 )
 
 _FILE = Path("fuzzed.ini")
-_OUTSIDE = (kinds.FILES, kinds.CIPHERS)
+_OUTSIDE = (kinds.FILES, kinds.REPLY_RULES, kinds.CIPHERS)
 """Kinds that look at more than the text: the disk, and OpenSSL's list."""
 _KINDS: list[Kind[Any]] = [key.kind for _, section in Config.sections().values() for key in section.declared() if key.kind not in _OUTSIDE]
 

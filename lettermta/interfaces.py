@@ -29,6 +29,7 @@ from lettermta.message import (
     Reply,
     Verdict,
 )
+from lettermta.policy import PolicyMessage, PolicyVerdict
 
 
 class IContent(Interface):
@@ -47,6 +48,11 @@ class IContent(Interface):
 
     def digest() -> Deferred[bytes]:
         """SHA-256 of the body, computed off the reactor's thread when that takes long. Called once all content is written."""
+
+    def body_pieces() -> AsyncIterator[bytes]:
+        """What is behind that empty line, in pieces of bounded size, read off the reactor's thread when it is in a file. Called once all
+        content is written; may be called again.
+        """
 
     def discard() -> None:
         """Forget the content; safe to call at any time and more than once."""
@@ -272,3 +278,10 @@ class IEventHook(Interface):
 
     def event_happened(event: Event) -> Deferred[None] | None:
         """Take one event. Raise, or return a Deferred that fails, to get it again later."""
+
+
+class ISubmissionPolicy(Interface):
+    """A user's Python class that looks at each message before it is stored; named by its dotted path in ``[submission] policies``."""
+
+    def look_at(message: PolicyMessage) -> Deferred[PolicyVerdict | None] | PolicyVerdict | None:
+        """Decide what becomes of a message; None takes it as it is. Raise, or have the Deferred fail, to come to no verdict."""

@@ -266,6 +266,8 @@ class Message:
     options: Options = Options()
     hold_until: float | None = None
     """When it is to be sent at the earliest; None: now."""
+    held: str = ""
+    """Why it is to be held from the start, until somebody releases it; empty: it is not."""
     idempotency: IdempotencyKey | None = None
 
 

@@ -29,14 +29,13 @@ from lettermta.accounts.directory import Directory
 from lettermta.accounts.errors import AccountError
 from lettermta.config import Config, ConfigError, load
 from lettermta.events.dispatcher import Dispatcher
-from lettermta.events.hooks import HookSink, load_hook
+from lettermta.events.hooks import HookSink
 from lettermta.events.json_log import JSONLog
 from lettermta.events.sink import IEventSink
-from lettermta.interfaces import IEventHook
 from lettermta.ops import control, descriptors, http, notify
 from lettermta.ops.log import LineObserver, wanted
 from lettermta.ops.operations import Operations
-from lettermta.plugged import NO_SETTINGS, Unpluggable
+from lettermta.plugged import Unpluggable
 from lettermta.smtp.listening import Bound, CannotListen, open_sockets
 from lettermta.smtp.server import ESMTPFactory
 from lettermta.smtp.tls import CertificatePair, ServerTLS, TLSFault, self_signed
@@ -44,7 +43,7 @@ from lettermta.spool.damage import SpoolDamaged
 from lettermta.spool.schema import SpoolVersionError
 from lettermta.spool.store import Spool, SpoolInUse
 from lettermta.submission.server import SubmissionServer
-from lettermta.wiring import OPENINGS, make_edge, make_resolver, make_scheduler, make_submission
+from lettermta.wiring import OPENINGS, PluggedIn, make_edge, make_resolver, make_scheduler, make_submission, plug_in
 
 DRAIN_SECONDS = 10.0
 """How long sessions with a message in hand may take to finish when the daemon stops."""
@@ -61,18 +60,10 @@ class Options(usage.Options):
             self["settings"] = load(self["config"])
         except ConfigError as error:
             _end(f"The configuration has faults:\n{error}", os.EX_CONFIG)
-        hooks: list[tuple[str, IEventHook]] = []
-        faults: list[str] = []
-        config: Config = self["settings"]
-        given = {section.name: section.settings for section in config.hooks}
-        for dotted in config.events.hooks:
-            try:
-                hooks.append((dotted, load_hook(dotted, given.get(dotted, NO_SETTINGS))))
-            except Unpluggable as error:
-                faults.append(f"{self['config']}: [events] hooks: {error}")
-        if faults:
-            _end("\n".join(faults), os.EX_CONFIG)
-        self["hooks"] = hooks
+        try:
+            self["plugged"] = plug_in(self["settings"])
+        except Unpluggable as error:
+            _end(str(error), os.EX_CONFIG)
 
 
 def makeService(options: Options) -> Lettermta:
@@ -80,7 +71,7 @@ def makeService(options: Options) -> Lettermta:
     from twisted.internet import reactor
 
     observer = LineObserver(sys.stdout) if wanted(getattr(options, "parent", None)) else None
-    return Lettermta(options["settings"], options["hooks"], reactor, observer)
+    return Lettermta(options["settings"], options["plugged"], reactor, observer)
 
 
 class Lettermta(Service):
@@ -88,10 +79,10 @@ class Lettermta(Service):
 
     log = Logger()
 
-    def __init__(self, config: Config, hooks: list[tuple[str, IEventHook]], reactor: Any, observer: ILogObserver | None = None) -> None:
+    def __init__(self, config: Config, plugged: PluggedIn, reactor: Any, observer: ILogObserver | None = None) -> None:
         self._config = config
         self._observer = observer
-        self._hooks = hooks
+        self._plugged = plugged
         self._reactor = reactor
         self._bound: list[Bound] = []
         self._health = http.Health()
@@ -144,7 +135,7 @@ class Lettermta(Service):
             self._control = control.listen(self._reactor, config.mta.state_dir, self._spool, operations)
         except CannotListenError as error:
             _end(f"lettermta can't open its control socket {error.port}: {error.socketError}", os.EX_CANTCREAT)
-        self._submission = make_submission(config, self._reactor, self._directory, self._spool)
+        self._submission = make_submission(config, self._reactor, self._directory, self._spool, self._plugged.policies)
         self._edge = make_edge(config, self._reactor, self._connections(config))
         self._health.check("spool", self._spool.complaint)
         self._health.check("spool-damage", self._spool.damage, http.Severity.WARNING)
@@ -221,7 +212,7 @@ class Lettermta(Service):
         self._ports.append(self._reactor.adoptStreamPort(bound.socket.fileno(), bound.socket.family, factory))
 
     def _sinks(self) -> list[IEventSink]:
-        sinks: list[IEventSink] = [HookSink(dotted, hook, self._reactor) for dotted, hook in self._hooks]
+        sinks: list[IEventSink] = [HookSink(dotted, hook, self._reactor) for dotted, hook in self._plugged.hooks]
         if self._config.events.json_log is not None:
             sinks.append(JSONLog(self._config.events.json_log, self._reactor))
         return sinks

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
+from attrs import frozen
 from twisted.internet.threads import deferToThreadPool
+from zope.interface.interface import InterfaceClass
 
 from lettermta.accounts.directory import Directory
 from lettermta.accounts.scram_keys import ScramKeys
-from lettermta.config import BareLineEnds, Config, EightBitHeaders, Security
+from lettermta.config import BareLineEnds, Config, EightBitHeaders, Hook, Policy, PolicyFailure, Security
 from lettermta.delivery.classes import Classifier
 from lettermta.delivery.reporter import Reporter, ReportRules
 from lettermta.delivery.resolver import Resolver, system_servers
 from lettermta.delivery.routing import Routing
 from lettermta.delivery.scheduler import Scheduler
 from lettermta.delivery.transports.settings import DeliverySettings
-from lettermta.interfaces import IResolver, ISpool
+from lettermta.interfaces import IEventHook, IResolver, ISpool, ISubmissionPolicy
+from lettermta.plugged import NO_SETTINGS, Unpluggable, plug
 from lettermta.smtp.admission import Admission, Caps, LoginGuard, Pace
 from lettermta.smtp.server import Edge, Opening
 from lettermta.smtp.session import SessionRules
 from lettermta.smtp.transaction import ContentRules
 from lettermta.submission.hygiene import HeaderRules
+from lettermta.submission.policies import NamedPolicy, Policies
 from lettermta.submission.server import Submission, SubmissionRules
 
 NETWORK_SHARE = 4
@@ -45,7 +50,40 @@ def make_edge(config: Config, reactor: Any, connections: int) -> Edge:
     )
 
 
-def make_submission(config: Config, reactor: Any, directory: Directory, spool: ISpool) -> Submission:
+@frozen
+class PluggedIn:
+    """Objects of the user's, each with its name in the configuration."""
+
+    hooks: Sequence[tuple[str, IEventHook]] = ()
+    policies: Sequence[tuple[str, ISubmissionPolicy]] = ()
+
+
+def plug_in(config: Config) -> PluggedIn:
+    """What the configuration names of the user's; raises Unpluggable with a line for each that can't be had."""
+    faults: list[str] = []
+
+    def all_of(where: str, names: Sequence[str], sections: Sequence[Hook | Policy], interface: InterfaceClass) -> list[tuple[str, Any]]:
+        given = {section.name: section.settings for section in sections}
+        found = []
+        for dotted in names:
+            try:
+                found.append((dotted, plug(dotted, interface, given.get(dotted, NO_SETTINGS))))
+            except Unpluggable as error:
+                faults.append(f"{config.path}: {where}: {error}")
+        return found
+
+    plugged = PluggedIn(
+        hooks=all_of("[events] hooks", config.events.hooks, config.hooks, IEventHook),
+        policies=all_of("[submission] policies", config.submission.policies, config.policies, ISubmissionPolicy),
+    )
+    if faults:
+        raise Unpluggable("\n".join(faults))
+    return plugged
+
+
+def make_submission(
+    config: Config, reactor: Any, directory: Directory, spool: ISpool, policies: Sequence[tuple[str, ISubmissionPolicy]] = ()
+) -> Submission:
     """What the submission of all listeners has in common."""
 
     def threaded(function: Any, *arguments: Any) -> Any:
@@ -63,7 +101,14 @@ def make_submission(config: Config, reactor: Any, directory: Directory, spool: I
             most_fields=config.submission.header_fields,
         ),
     )
-    return Submission(rules, directory, spool, ScramKeys(directory, rules.usernames, threaded))
+    asked = Policies(
+        [NamedPolicy(name, policy) for name, policy in policies],
+        reactor,
+        time_limit=config.submission.policy_timeout,
+        lenient=config.submission.policy_failure is PolicyFailure.ACCEPT,
+        metadata=rules.metadata,
+    )
+    return Submission(rules, directory, spool, ScramKeys(directory, rules.usernames, threaded), asked if policies else None)
 
 
 def make_resolver(config: Config, reactor: Any) -> Resolver:

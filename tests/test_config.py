@@ -355,7 +355,7 @@ class TestForm:
             name = smtp
             ports = 25
             """
-        names = "mta, tls, listener NAME, submission, limits, dns, delivery, events, hook NAME or http"
+        names = "mta, tls, listener NAME, submission, policy NAME, limits, dns, delivery, events, hook NAME or http"
         assert complaints(text) == [
             f"etc/mta.ini:1: [listner smtp] unknown section (did you mean [listener NAME]?); expected {names}",
             f"etc/mta.ini:3: [weather] unknown section; expected {names}",
@@ -394,7 +394,7 @@ class TestForm:
         text = "[listener smtp]\nports = 2525\n[events]\nhooks = a.B\n[hook a.C]\nx = 1\n[hook a]\n[hook a.B]\nclass = x\na-b = 1\n"
         argument = "is not the name of an argument; expected letters, digits and underscores, and no word of Python"
         assert complaints(text) == [
-            "etc/mta.ini:5: [hook a.C] there is no such hook in [events] hooks; expected a.B",
+            "etc/mta.ini:5: [hook a.C] is not named in [events] hooks; expected a.B",
             "etc/mta.ini:7: [hook a] name: 'a' is not a dotted name; expected a dotted name like package.module.Class",
             f"etc/mta.ini:9: [hook a.B] class: {argument}",
             f"etc/mta.ini:10: [hook a.B] a-b: {argument}",

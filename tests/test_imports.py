@@ -14,14 +14,15 @@ import lettermta
 PACKAGE = Path(lettermta.__file__).parent
 ROOT = Path(__file__).parent.parent
 
-BOTTOM = {"message", "header", "event", "interfaces", "config", "metrics", "plugged"}
+BOTTOM = {"message", "header", "event", "interfaces", "config", "metrics", "plugged", "policy"}
 ABOVE = BOTTOM | {"smtp", "accounts"}
 BELOW_OPS = ABOVE | {"spool", "submission", "delivery", "events"}
 MAY_IMPORT = {
     "message": set(),
     "header": {"message"},
     "event": {"message"},
-    "interfaces": {"message", "event"},
+    "policy": {"message"},
+    "interfaces": {"message", "event", "policy"},
     "config": {"message", "event", "interfaces"},
     "metrics": set(),
     "plugged": set(),

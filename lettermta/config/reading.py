@@ -15,8 +15,10 @@ from attrs import frozen
 from lettermta.config.faults import ConfigError, Fault, Objection, Wrong, quoted
 from lettermta.config.ini import Block, Entry, Reader
 from lettermta.config.kinds import either
-from lettermta.config.schema import Config, Hook, Key, Listener, Section, overlap
+from lettermta.config.schema import Config, Hook, Key, Listener, Policy, Section, overlap
 
+_LISTED: Mapping[type[Hook | Policy], tuple[str, str]] = {Policy: ("submission", "policies"), Hook: ("events", "hooks")}
+"""Where such sections are named besides: in which section before them, by which key."""
 _VARIABLE = re.compile(r"\$\{([^}\n]*)(\}|$)", re.MULTILINE)
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -183,8 +185,13 @@ class _Filling:
     def _used(self, filled: list[_Filled], values: Mapping[str, Any]) -> None:
         """Note each section with a name that is to stand in a list, and doesn't: nobody would read it."""
         for each in filled:
-            if isinstance(each.section, Hook) and (events := values["events"]) is not None and each.section.name not in events.hooks:
-                self._fault(each.block, None, "there is no such hook in [events] hooks", either(list(events.hooks) or ["no such section"]))
+            if not isinstance(each.section, Hook | Policy):
+                continue
+            attribute, key = _LISTED[type(each.section)]
+            listed = getattr(values[attribute], key, None)
+            if listed is not None and each.section.name not in listed:
+                expected = either(list(listed)) if listed else "it to be named there"
+                self._fault(each.block, None, f"is not named in [{attribute}] {key}", expected)
 
     def _across(self, filled: list[_Filled]) -> None:
         """Note each port of a listener that an earlier one has taken on the same address."""

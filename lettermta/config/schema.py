@@ -61,6 +61,13 @@ class EightBitHeaders(enum.StrEnum):
     REFUSE = "refuse"
 
 
+class PolicyFailure(enum.StrEnum):
+    """What becomes of a message over which a policy came to no verdict."""
+
+    REFUSE = "refuse"
+    ACCEPT = "accept"
+
+
 class AuthBeforeTLS(enum.StrEnum):
     """The SASL mechanisms that a listener offers in clear."""
 
@@ -322,6 +329,33 @@ class Submission(Section):
         postfix="strict_7bit_headers",
     )
     header_fields: int = key(kinds.NUMBER, "Most header fields of one message.", default="1000")
+    policies: tuple[str, ...] = key(
+        kinds.HOOKS,
+        "Python classes (ISubmissionPolicy) that look at each message before it is stored, asked in this order.",
+        default="",
+        example="example_policies.NoAttachments",
+        postfix="smtpd_milters, check_policy_service",
+    )
+    policy_timeout: float = key(
+        kinds.DURATION, "How long each policy may take over a message.", default="5s", postfix="milter_content_timeout"
+    )
+    policy_failure: PolicyFailure = key(
+        kinds.choice(PolicyFailure),
+        "What a policy that raises or takes too long means: refuse answers 451, so that the client tries again; accept goes on without it.",
+        default="refuse",
+        postfix="milter_default_action",
+    )
+
+
+class Policy(Section):
+    """What the policy of that name in [submission] is made with; needed only where its class takes arguments."""
+
+    name: str = key(
+        kinds.DOTTED, "The policy as it is named in [submission] policies.", example="example_policies.NoAttachments", titles=True
+    )
+    settings: Mapping[str, str] = rest(
+        "Each key is handed, as text, to the argument of that name when the class is called.", example="largest = 5000000"
+    )
 
 
 class Limits(Section):
@@ -520,6 +554,7 @@ class Config:
     tls: Tls = attrs.field(factory=Tls, metadata={"section": Tls})
     listeners: tuple[Listener, ...] = attrs.field(default=(), metadata={"section": Listener})
     submission: Submission = attrs.field(factory=Submission, metadata={"section": Submission})
+    policies: tuple[Policy, ...] = attrs.field(default=(), metadata={"section": Policy})
     limits: Limits = attrs.field(factory=Limits, metadata={"section": Limits})
     dns: Dns = attrs.field(factory=Dns, metadata={"section": Dns})
     delivery: Delivery = attrs.field(factory=Delivery, metadata={"section": Delivery})

@@ -196,7 +196,8 @@ MESSAGES_REFUSED = _submission.counters(
             "credentials": "the token or the project is no longer valid",
             "sender": "a sender that the project may not use",
             "idempotency": "the same idempotency key with another body, or still in progress",
-            "policy": "a policy hook refused it",
+            "policy": "a policy refused it",
+            "policy_failure": "a policy came to no verdict, and `[submission] policy_failure` is refuse",
             "storage": "it could not be stored",
             "local": "a fault of ours",
         },
@@ -204,6 +205,23 @@ MESSAGES_REFUSED = _submission.counters(
 )
 MESSAGES_REPEATED = _submission.counter(
     "lettermta_messages_repeated", "Messages answered by an earlier 250 for the sake of their idempotency key, and not stored again."
+)
+POLICY_VERDICTS = _submission.counters(
+    "lettermta_policy_verdicts",
+    "What the policies made of the messages that they were shown.",
+    Label("policy", "its dotted name in `[submission] policies`"),
+    Label(
+        "verdict",
+        "what it came to",
+        {
+            "accepted": "taken as it was",
+            "changed": "taken with changes",
+            "held": "taken, and kept until somebody releases it",
+            "refused": "refused, for now or for good",
+            "failed": "no verdict: the policy raised, or its verdict could not be carried out",
+            "timed_out": "no verdict within `[submission] policy_timeout`",
+        },
+    ),
 )
 
 # -- spool

@@ -159,6 +159,18 @@ class SpoolContent:
         with self._files.path(name).open("rb") as file:
             return hashlib.file_digest(file, "sha256").digest()
 
+    async def body_pieces(self) -> AsyncIterator[bytes]:
+        """See IContent."""
+        body = self.body()
+        if body is not None:
+            yield body
+            return
+        assert self.file is not None
+        pieces, self._pieces, self._pending = self._pieces, [], 0
+        await self._in_turn(self._append, self.file, pieces)
+        async for piece in _pieces(self._files.path(self.file), self._threaded):
+            yield piece
+
     def sync(self) -> Deferred[None]:
         """Make a body file durable, with its name; fires at once when there is none."""
         if self.file is None:
@@ -245,9 +257,15 @@ class FileContent:
     async def pieces(self) -> AsyncIterator[bytes]:
         """See IStoredContent; raises OSError when the file can't be read."""
         yield self._head + b"\r\n"
-        file = await self._threaded(self._path.open, "rb", 0)
-        try:
-            while piece := await self._threaded(file.read, PIECE):
-                yield piece
-        finally:
-            file.close()
+        async for piece in _pieces(self._path, self._threaded):
+            yield piece
+
+
+async def _pieces(path: Path, threaded: Threaded) -> AsyncIterator[bytes]:
+    """The content of a body file."""
+    file = await threaded(path.open, "rb", 0)
+    try:
+        while piece := await threaded(file.read, PIECE):
+            yield piece
+    finally:
+        file.close()

@@ -264,12 +264,14 @@ class Spool:
             key = self._next_recipient
             self._next_recipient += 1
             rule = self._rule_for(message, domain) if self._rules else None
+            reason = rule.reason if rule is not None else message.held
             rows.append((
-                key, number, address, message.route_id, domain, state.value if rule is None else State.HELD.value, due or message.created,
-                0, 0, "" if rule is None else rule.reason, encode_recipient(recipient), message.tag, message.options.priority,
+                key, number, address, message.route_id, domain, State.HELD.value if reason else state.value, due or message.created,
+                0, 0, reason, encode_recipient(recipient), message.tag, message.options.priority,
             ))  # fmt: skip
             if rule is not None:
                 held.append((rule.id, key))
+            if reason:
                 continue
             entry = entries.get(domain)
             if entry is None:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 
 import orjson
-from attrs import evolve, frozen
+from attrs import Factory, evolve, frozen
 
 from lettermta import event
 from lettermta.accounts.model import Project, Route
@@ -51,20 +51,24 @@ def parse(head: bytes, bounds: MetadataBounds) -> Parsed:
 
 @frozen
 class Terms:
-    """What a message is composed under."""
+    """What a message is composed under, made anew for each one."""
 
     project: Project
     route: Route
     hostname: str
     lifetime: float
     header: HeaderRules
+    id: str = Factory(new_id)
+    """The message's own."""
+    held: str = ""
+    """Why a policy holds it, if one does."""
 
 
 def compose(
     envelope: Envelope, content: IContent, parsed: Parsed, terms: Terms, idempotency: IdempotencyKey | None
 ) -> tuple[Message, list[Event]]:
     """The message to store, and its first events."""
-    identifier, moment = new_id(), time.time()
+    identifier, moment = terms.id, time.time()
     head = _head(envelope, parsed, terms, identifier, moment)
     facts = orjson.dumps(_facts(identifier, parsed))
     context = _context(terms.project, terms.route)
@@ -89,6 +93,7 @@ def compose(
         context=context,
         options=_options(envelope, head, recipients),
         hold_until=held,
+        held=terms.held,
         idempotency=idempotency,
     )
     addresses = _addresses(parsed.fields, [recipient.address for recipient in recipients])

@@ -33,6 +33,24 @@ class MetadataBounds:
     value_length: int = 1000
     total: int = 16_384
 
+    def pair_fault(self, key: str, value: str) -> str | None:
+        """The rule that one pair breaks, or None."""
+        if not key:
+            return "a metadata header has its key behind the last hyphen"
+        if len(key) > self.key_length:
+            return f"a metadata key has at most {self.key_length} characters"
+        if len(value) > self.value_length:
+            return f"a metadata value has at most {self.value_length} characters"
+        return None
+
+    def fault(self, metadata: Mapping[str, str]) -> str | None:
+        """The rule that all pairs together break, or None."""
+        if len(metadata) > self.keys:
+            return f"a message has at most {self.keys} metadata keys"
+        if sum(len(key.encode()) + len(value.encode()) for key, value in metadata.items()) > self.total:
+            return f"the metadata of a message has at most {self.total} octets in all"
+        return None
+
 
 @define
 class Control:
@@ -85,12 +103,19 @@ def read_control(fields: Sequence[Field], bounds: MetadataBounds) -> Control:
     return control
 
 
+def tag_fault(tag: str) -> str | None:
+    """The rule that a tag breaks, or None."""
+    if len(tag) > TAG_LENGTH:
+        return f"a tag has at most {TAG_LENGTH} characters"
+    if _TAG.fullmatch(tag) is None:
+        return "a tag is words of A-Z a-z 0-9 _ - with single blanks between them"
+    return None
+
+
 def _checked_tag(field: Field) -> str:
     tag = field.text
-    if len(tag) > TAG_LENGTH:
-        raise _refusal(field, f"a tag has at most {TAG_LENGTH} characters")
-    if _TAG.fullmatch(tag) is None:
-        raise _refusal(field, "a tag is words of A-Z a-z 0-9 _ - with single blanks between them")
+    if (rule := tag_fault(tag)) is not None:
+        raise _refusal(field, rule)
     return tag
 
 
@@ -103,21 +128,12 @@ def _checked_key(field: Field) -> str:
 
 def _checked_metadata(fields: Mapping[str, Field], bounds: MetadataBounds) -> Mapping[str, str]:
     metadata: dict[str, str] = {}
-    total = 0
     for key, field in fields.items():
-        value = field.text
-        if not key:
-            raise _refusal(field, "a metadata header has its key behind the last hyphen")
-        if len(key) > bounds.key_length:
-            raise _refusal(field, f"a metadata key has at most {bounds.key_length} characters")
-        if len(value) > bounds.value_length:
-            raise _refusal(field, f"a metadata value has at most {bounds.value_length} characters")
-        metadata[key] = value
-        total += len(key.encode()) + len(value.encode())
-        if len(metadata) > bounds.keys:
-            raise _refusal(field, f"a message has at most {bounds.keys} metadata keys")
-        if total > bounds.total:
-            raise _refusal(field, f"the metadata of a message has at most {bounds.total} octets in all")
+        metadata[key] = value = field.text
+        if (rule := bounds.pair_fault(key, value)) is not None:
+            raise _refusal(field, rule)
+    if (rule := bounds.fault(metadata)) is not None:
+        raise _refusal(field, rule)
     return metadata
 
 

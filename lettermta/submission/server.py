@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Sequence
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 from twisted.cred.portal import Portal
 from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
@@ -22,7 +22,7 @@ from lettermta.accounts.model import Project, Route
 from lettermta.accounts.scram_keys import ScramKeys
 from lettermta.config import AuthBeforeTLS, Listener, Role
 from lettermta.interfaces import IContent, ISMTPServer, ISpool, ISubmitter, NotStored
-from lettermta.message import Envelope, Message, Peer, Refused, Reply
+from lettermta.message import Envelope, IdempotencyKey, Message, Peer, Refused, Reply
 from lettermta.smtp.channel_binding import Binding
 from lettermta.smtp.sasl import MECHANISMS, Mechanism
 from lettermta.smtp.scram import SCRAM_SHA_256, SCRAM_SHA_256_PLUS, Scram
@@ -31,6 +31,7 @@ from lettermta.submission.control import MetadataBounds
 from lettermta.submission.hygiene import HeaderRules, check_block, check_from, check_sender
 from lettermta.submission.idempotency import Idempotency
 from lettermta.submission.login import CRAMChecker, ScramChecker, SubmissionRealm, TokenChecker, login_fault
+from lettermta.submission.policies import Draft, Policies
 from lettermta.submission.stranger import Stranger
 
 NOT_STORED = Reply(452, "4.3.1", "The message could not be stored, try again later")
@@ -59,6 +60,8 @@ class Submission:
     directory: Directory
     spool: ISpool
     scram: ScramKeys
+    policies: Policies | None = None
+    """Asked of each message; None: there are none."""
     idempotency: Idempotency = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -137,6 +140,7 @@ class Submitter:
         self._directory = submission.directory
         self._spool = submission.spool
         self._idempotency = submission.idempotency
+        self._policies = submission.policies
         self._project_id = project_id
         self._token_id = token_id
         self._take_limits(self._directory.project(project_id))
@@ -176,12 +180,14 @@ class Submitter:
         try:
             project = self._project()
             parsed = parse(content.head(), self._rules.metadata)
-            self._check(envelope, content, parsed, project)
-            route = self._route(project, parsed)
-            lifetime = self._rules.lifetime if route.lifetime is None else route.lifetime
-            terms = Terms(project, route, self._rules.hostname, lifetime, self._rules.header)
+            self._check(envelope, content.head(), parsed, project)
+            route = self._route(project, parsed.control.route)
+            terms = Terms(project, route, self._rules.hostname, self._lifetime(route), self._rules.header)
             if parsed.control.idempotency_key is not None:
-                return Deferred.fromCoroutine(self._submit_once(envelope, content, parsed, terms, parsed.control.idempotency_key))
+                draft = Draft(envelope, content, parsed, terms)
+                return Deferred.fromCoroutine(self._submit_once(draft, parsed.control.idempotency_key))
+            if self._policies is not None:
+                return Deferred.fromCoroutine(self._submit_judged(Draft(envelope, content, parsed, terms)))
             message, events = compose(envelope, content, parsed, terms, None)
         except Exception as error:
             content.discard()
@@ -189,23 +195,26 @@ class Submitter:
             return fail(error)
         return self._spool.store(message, events).addCallbacks(self._stored, self._not_stored, (message,), {}, (content,))
 
-    def _check(self, envelope: Envelope, content: IContent, parsed: Parsed, project: Project) -> None:
-        check_block(content.head(), parsed.fields, parsed.kept, self._rules.header, smtputf8=envelope.options.smtputf8)
+    def _check(self, envelope: Envelope, head: bytes, parsed: Parsed, project: Project) -> None:
+        check_block(head, parsed.fields, parsed.kept, self._rules.header, smtputf8=envelope.options.smtputf8)
         authors = check_from(parsed.fields)
         if project.check_sender:
             check_sender(envelope.sender, authors, self._directory.domains(project.id))
 
-    def _route(self, project: Project, parsed: Parsed) -> Route:
-        slug = parsed.control.route
+    def _route(self, project: Project, slug: str | None) -> Route:
         route = self._directory.default_route(project.id) if slug is None else self._directory.route(project.id, slug)
         if route is None:
             raise Refused(Reply(550, "5.7.1", "X-Lettermint-Route: the project has no such route"), "unknown route", "route")
         return route
 
-    async def _submit_once(self, envelope: Envelope, content: IContent, parsed: Parsed, terms: Terms, key: str) -> Reply:
-        """Submit a message with an idempotency key."""
+    def _lifetime(self, route: Route) -> float:
+        return self._rules.lifetime if route.lifetime is None else route.lifetime
+
+    async def _submit_once(self, draft: Draft, key: str) -> Reply:
+        """Submit a message with an idempotency key; of one that comes again, no policy is asked again."""
+        project, content = draft.terms.project, draft.content
         try:
-            begun = await self._idempotency.begin(terms.project.id, key, envelope, content)
+            begun = await self._idempotency.begin(project.id, key, draft.envelope, content)
         except BaseException as error:
             content.discard()
             _count(error)
@@ -216,13 +225,35 @@ class Submitter:
             self.log.info("{id}: submitted again with its idempotency key", id=begun)
             return _queued_as(begun)
         try:
-            message, events = compose(envelope, content, parsed, terms, begun)
+            return await self._submit_judged(draft, begun)
+        finally:
+            self._idempotency.end(project.id, key)
+
+    async def _submit_judged(self, draft: Draft, idempotency: IdempotencyKey | None = None) -> Reply:
+        """Submit what the policies make of a message."""
+        content = draft.content
+        try:
+            if self._policies is not None:
+                draft = await self._policies.judge(draft, self._finish)
+        except BaseException as error:
+            content.discard()
+            _count(error)
+            raise
+        try:
+            message, events = compose(draft.envelope, content, draft.parsed, draft.terms, idempotency)
             await self._spool.store(message, events)
         except Exception:
             return self._not_stored(Failure(), content)  # type: ignore[no-untyped-call]
-        finally:
-            self._idempotency.end(terms.project.id, key)
         return self._stored(None, message)
+
+    def _finish(self, draft: Draft, slug: str | None) -> Draft:
+        """See policies.Finish."""
+        terms = draft.terms
+        if slug is not None:
+            route = self._route(terms.project, slug)
+            terms = evolve(terms, route=route, lifetime=self._lifetime(route))
+        self._check(draft.envelope, b"".join([one.raw for one in draft.parsed.kept]), draft.parsed, terms.project)
+        return evolve(draft, terms=terms)
 
     def _stored(self, _: None, message: Message) -> Reply:
         metrics.MESSAGES_ACCEPTED.inc()

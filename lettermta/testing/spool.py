@@ -74,6 +74,12 @@ class MemoryContent:
         """SHA-256 of the body."""
         return succeed(hashlib.sha256(self.body()).digest())
 
+    async def body_pieces(self) -> AsyncIterator[bytes]:
+        """What is behind the empty line, in pieces."""
+        body = self.body()
+        for start in range(0, len(body), _PIECE):
+            yield body[start : start + _PIECE]
+
     def discard(self) -> None:
         """Forget the content."""
         self._data.clear()
@@ -179,8 +185,8 @@ class MemorySpool:
             lane = Lane(message.route_id, domain_of(recipient.address))
             one = StoredRecipient(self._recipients, recipient.address, lane, message.hold_until or message.created, recipient)
             one.state = State.QUEUED if message.hold_until is None else State.SCHEDULED
-            if any(rule.holds(message, lane.domain) for rule in self.rules):
-                one.state = State.HELD
+            if message.held or any(rule.holds(message, lane.domain) for rule in self.rules):
+                one.state, one.last_reply = State.HELD, message.held
             stored.recipients[self._recipients] = one
         self.stored[stored.number] = stored
         if message.idempotency is not None:

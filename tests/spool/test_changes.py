@@ -97,6 +97,23 @@ def test_a_message_follows_its_last_recipient_to_the_new_route(desk: Desk) -> No
     assert change(desk, Operation.REROUTE, **{**where, "project_id": "other"}).count == 0
 
 
+def test_what_is_stored_as_held_waits_for_its_release_also_over_a_restart(desk: Desk) -> None:
+    desk.store("a@example.com", "b@example.org", held="a policy wants a look")
+    assert [(row["state"], row["last_reply"]) for row in desk.rows()] == [("held", "a policy wants a look")] * 2
+    assert desk.entries == []
+    again = desk.reopened()
+    assert again.due() == []
+    assert change(again, Operation.RELEASE).count == 2
+    assert [recipient.address for entry in again.due() for recipient in entry.recipients] == ["a@example.com"]
+    again.close()
+
+
+def test_what_is_stored_as_held_is_due_as_soon_as_it_is_released(desk: Desk) -> None:
+    desk.store(held="a look")
+    change(desk, Operation.RELEASE)
+    assert len(desk.due()) == 1
+
+
 # -- standing rules
 
 

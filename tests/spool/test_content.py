@@ -192,6 +192,25 @@ def test_a_piece_that_was_not_written_fails_the_sync(files: BodyFiles, threads: 
     assert files.names() == []
 
 
+@pytest.mark.parametrize("size", [100, SPILL, SPILL + 1, PIECE * 2 + 100_000])
+def test_a_body_can_be_looked_at_before_it_is_stored_and_as_often_as_wanted(files: BodyFiles, threads: Threads, size: int) -> None:
+    data = large(size)
+    content = SpoolContent(files, threads)
+    for start in range(0, size, 50_000):
+        if (wait := content.write(data[start : start + 50_000])) is not None:
+            fired(wait)
+
+    async def look() -> list[bytes]:
+        return [piece async for piece in content.body_pieces()]
+
+    for _ in range(2):
+        pieces = fired(Deferred.fromCoroutine(look()))
+        assert b"".join(pieces) == data.partition(b"\r\n\r\n")[2]
+        assert max(map(len, pieces)) <= PIECE
+    fired(content.sync())
+    assert stored(files, content) == data
+
+
 def test_a_file_is_synced_and_then_its_directory(files: BodyFiles, threads: Threads, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[str] = []
     fsync = os.fsync

@@ -57,7 +57,7 @@ def test_loopback_is_exempt_and_line_ends_are_strict_by_default(tmp_path: Path, 
 
 
 def rules(site: Site, directory: Path, text: str = "") -> SubmissionRules:
-    return make_submission(config(directory, text), Clock(), site.directory, site.spool).rules
+    return make_submission(config(directory, text), Clock(), site.directory, site.spool, ()).rules
 
 
 def test_the_rules_of_submission_are_those_of_the_file(site: Site, tmp_path: Path) -> None:

@@ -21,9 +21,31 @@ from tests.system.site import Daemon, Settings, Site, free_port, mail, submit, u
 HOOK = '''
 import os
 
+from twisted.internet import reactor
+from twisted.internet.task import deferLater
 from zope.interface import implementer
 
-from lettermta.interfaces import IEventHook
+from lettermta.interfaces import IEventHook, ISubmissionPolicy
+from lettermta.policy import Accept, Hold, Refuse
+
+
+@implementer(ISubmissionPolicy)
+class Ask:
+    """Does what the subject says."""
+
+    def __init__(self, word):
+        self.word = word
+
+    async def look_at(self, message):
+        await deferLater(reactor, 0.01)
+        subject = message.header("Subject") or ""
+        if subject == "forbidden":
+            return Refuse(self.word)
+        if subject == "odd":
+            return Hold(reason=self.word)
+        if subject == "slow":
+            await deferLater(reactor, 3600)
+        return Accept(tag="judged") if subject == "tag me" else None
 
 
 @implementer(IEventHook)
@@ -38,7 +60,11 @@ class Tell:
 @pytest.fixture(scope="module")
 def daemon(site: Site) -> Iterator[Daemon]:
     (site.directory / "example_hook_of_the_test.py").write_text(HOOK)
-    settings: Settings = {"events": {"hooks": "example_hook_of_the_test.Tell"}}
+    settings: Settings = {
+        "events": {"hooks": "example_hook_of_the_test.Tell"},
+        "submission": {"policies": "example_hook_of_the_test.Ask", "policy_timeout": "500ms"},
+        "policy example_hook_of_the_test.Ask": {"word": "as the policy says"},
+    }
     path = os.pathsep.join(filter(None, [str(site.directory), os.environ.get("PYTHONPATH")]))
     daemon = site.daemon("daemon", settings, env={"PYTHONPATH": path})
     daemon.start()
@@ -56,6 +82,21 @@ def test_a_hook_in_python_gets_each_event_as_it_is_in_the_log(daemon: Daemon) ->
     assert [event["event"] for event in events] == ["message.created", "message.sent", "message.delivered"]
     assert {event["data"]["tag"] for event in events} == {"hooked"}
     assert all(event["data"]["metadata"] == {"Order": "7"} for event in events)
+
+
+def test_a_policy_in_python_tags_refuses_holds_and_is_not_waited_for(daemon: Daemon) -> None:
+    tagged = daemon.send(mail("Subject: tag me"), "you@example.test")
+    assert {event["data"]["tag"] for event in daemon.events_until(tagged, "message.delivered")} == {"judged"}
+    for subject, code, said in (("forbidden", 550, b"as the policy says"), ("slow", 451, b"could not be judged")):
+        with pytest.raises(smtplib.SMTPDataError) as refused, daemon.client() as client:
+            client.sendmail("app@sender.test", "you@example.test", mail(f"Subject: {subject}"))
+        assert refused.value.smtp_code == code
+        assert said in refused.value.smtp_error
+    held = daemon.send(mail("Subject: odd"), "you@example.test")
+    [row] = daemon.queue_until(bool, "--id", held)
+    assert (row["state"], row["last_reply"]) == ("held", "as the policy says")
+    daemon.tool("lettermta-queue", "release", "--id", held)
+    daemon.events_until(held, "message.delivered")
 
 
 def test_a_revoked_token_is_refused_in_an_open_session(daemon: Daemon) -> None:
