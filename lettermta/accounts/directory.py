@@ -145,6 +145,11 @@ class Directory:
             name = name.partition(".")[2]
         return None
 
+    @property
+    def return_path_key(self) -> bytes:
+        """What return paths are signed with: whoever has it can make bounces up."""
+        return self._vault.return_path_key
+
     def private_key(self, key: DomainKey) -> PrivateKey:
         """The private part of a key, ready for use: to be kept by whoever signs. Raises Unsealable."""
         return private_key(key, self._vault)

@@ -60,6 +60,14 @@ class Alignment(enum.StrEnum):
     STRICT = "strict"
 
 
+class ReturnPathUse(enum.StrEnum):
+    """Whether a domain's mail leaves with a return path of ours: always, never, or once its record has been seen to be right."""
+
+    ON = "on"
+    OFF = "off"
+    AUTO = "auto"
+
+
 class KeyAlgorithm(enum.StrEnum):
     """What a domain's key signs by (RFC 6376 section 3.3.1, RFC 8463)."""
 
@@ -151,6 +159,14 @@ class Domain:
     """When its return path's record was last seen to be right; None: never, or it was wrong at the last look. Likewise these."""
     dmarc_verified: float | None = None
     spf_verified: float | None = None
+    return_path_use: ReturnPathUse = ReturnPathUse.AUTO
+
+    @property
+    def has_return_path(self) -> bool:
+        """Whether its mail leaves with a return path of ours."""
+        return self.return_path_use is ReturnPathUse.ON or (
+            self.return_path_use is ReturnPathUse.AUTO and self.return_path_verified is not None
+        )
 
 
 @frozen

@@ -12,6 +12,7 @@ from lettermta.accounts.model import (
     KeyState,
     Project,
     ReceivedField,
+    ReturnPathUse,
     Route,
     RouteKind,
     Smarthost,
@@ -27,7 +28,7 @@ ROUTES = (
     "smarthost_password, is_default, created, received, mint_message_id, schedule, lifetime FROM route"
 )
 TOKENS = "SELECT id, project_id, name, created, revoked, hint, digest, secret FROM token"
-DOMAINS = "SELECT id, project_id, name, created, return_path_verified, dmarc_verified, spf_verified FROM domain"
+DOMAINS = "SELECT id, project_id, name, created, return_path_verified, dmarc_verified, spf_verified, return_path FROM domain"
 KEYS = "SELECT id, domain_id, selector, algorithm, state, public, private, created, verified, retired FROM dkim_key"
 
 INSERT_PROJECT = (
@@ -45,7 +46,7 @@ UPDATE_ROUTE = (
 )
 INSERT_TOKEN = "INSERT INTO token (id, project_id, name, created, revoked, hint, digest, secret) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S105
 INSERT_DOMAIN = "INSERT INTO domain (id, project_id, name, created) VALUES (?, ?, ?, ?)"
-UPDATE_DOMAIN = "UPDATE domain SET return_path_verified = ?, dmarc_verified = ?, spf_verified = ? WHERE id = ?"
+UPDATE_DOMAIN = "UPDATE domain SET return_path_verified = ?, dmarc_verified = ?, spf_verified = ?, return_path = ? WHERE id = ?"
 INSERT_KEY = (
     "INSERT INTO dkim_key (id, domain_id, selector, algorithm, state, public, private, created, verified, retired) "
     "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -131,8 +132,9 @@ def token_row(token: Token, digest: bytes, sealed: bytes) -> Row:
 
 
 def domain_of(row: Row) -> Domain:
-    """The domain in a row of :data:`DOMAINS`."""
-    return Domain(*row)
+    """The domain in a row of :data:`DOMAINS`; raises ValueError for unknown words."""
+    identifier, project_id, name, created, return_path, dmarc, spf, use = row
+    return Domain(identifier, project_id, name, created, return_path, dmarc, spf, ReturnPathUse(use))
 
 
 def domain_row(domain: Domain) -> Row:
@@ -142,7 +144,7 @@ def domain_row(domain: Domain) -> Row:
 
 def domain_changes(domain: Domain) -> Row:
     """The values of :data:`UPDATE_DOMAIN`."""
-    return (domain.return_path_verified, domain.dmarc_verified, domain.spf_verified, domain.id)
+    return (domain.return_path_verified, domain.dmarc_verified, domain.spf_verified, domain.return_path_use.value, domain.id)
 
 
 def key_of(row: Row) -> DomainKey:

@@ -76,7 +76,9 @@ _FIFTH = (
     "CREATE INDEX webhook_route ON webhook (route_id)",
 )
 
-STEPS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND, _THIRD, _FOURTH, _FIFTH)
+_SIXTH = ("ALTER TABLE domain ADD COLUMN return_path TEXT NOT NULL DEFAULT 'auto'",)
+
+STEPS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND, _THIRD, _FOURTH, _FIFTH, _SIXTH)
 """The statements that lead from each version to the next one."""
 
 VERSION = len(STEPS)

@@ -69,6 +69,7 @@ def shown_domain(domain: Domain, project_slug: str, records: Sequence[DNSRecord]
         "domain": domain.name,
         "created": timestamp(domain.created),
         "return_path": return_path(domain.name),
+        "return_path_use": domain.return_path_use.value,
         "return_path_verified": _time(domain.return_path_verified),
     }
     if records:

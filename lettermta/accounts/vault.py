@@ -38,6 +38,8 @@ class Vault:
     def __init__(self, key: bytes) -> None:
         self._lookup = self._subkey(key, b"look-up")
         self._cipher = ChaCha20Poly1305(self._subkey(key, b"sealing"))
+        self.return_path_key = self._subkey(key, b"return path")
+        """What return paths are signed with."""
         self.fingerprint = self._subkey(key, b"fingerprint")
         """Tells this key from others, and gives nothing of it away."""
 

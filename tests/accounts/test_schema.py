@@ -15,7 +15,17 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 from lettermta.accounts.directory import Directory
 from lettermta.accounts.errors import StorageDenied, StorageUnusable
-from lettermta.accounts.model import Alignment, Project, ReceivedField, Route, RouteKind, Smarthost, SmarthostTLS, TransportKind
+from lettermta.accounts.model import (
+    Alignment,
+    Project,
+    ReceivedField,
+    ReturnPathUse,
+    Route,
+    RouteKind,
+    Smarthost,
+    SmarthostTLS,
+    TransportKind,
+)
 from lettermta.accounts.schema import VERSION, open_database
 from lettermta.accounts.store import AccountStore
 from lettermta.accounts.webhooks import WebhookStore
@@ -164,6 +174,7 @@ def test_what_each_version_wrote_opens(tmp_path: Path, version: int) -> None:
         assert [domain.name for domain in domains] == (["xn--mnchen-3ya.example"] if second else [])
         seen = (2.5, 3.5, 4.5) if fourth else (None, None, None)
         assert [(d.return_path_verified, d.dmarc_verified, d.spf_verified) for d in domains] == ([seen] if second else [])
+        assert [d.return_path_use for d in domains] == ([ReturnPathUse.ON if version >= 6 else ReturnPathUse.AUTO] if second else [])
         keys = [store.domain_keys(domain) for domain in domains]
         states = ["retired", "retired", "signing", "signing"] if fourth else ["signing", "signing"]
         assert [[key.state for key in of_domain] for of_domain in keys] == ([states] if second else [])

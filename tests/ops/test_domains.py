@@ -124,3 +124,10 @@ def test_no_private_key_is_shown_or_kept_in_the_open(run: Run, tmp_path: Path) -
     # What each PKCS #8 key begins with, in DER and in base64.
     for opening in (b"MIIEv", b"\x30\x82\x04\xbd", b"MC4CAQAw", bytes.fromhex("302e020100300506032b6570")):
         assert opening not in database
+
+
+def test_the_use_of_the_return_path_is_chosen(run: Run) -> None:
+    run("domain", "create", *DOMAIN)
+    assert "keeps its sender's address" in run("domain", "update", *DOMAIN, "--return-path", "auto").err
+    assert "has a return path of ours" in run("domain", "update", *DOMAIN, "--return-path", "on").err
+    assert json.loads(run("domain", "show", *DOMAIN, "--json").out)["return_path_use"] == "on"

@@ -6,8 +6,10 @@ import argparse
 import json
 from collections.abc import Sequence
 
+from attrs import evolve
+
 from lettermta.accounts.dns_records import DNSRecord, dns_records
-from lettermta.accounts.model import Domain, DomainKey, KeyState
+from lettermta.accounts.model import Domain, DomainKey, KeyState, ReturnPathUse
 from lettermta.accounts.shown import shown_domain
 from lettermta.accounts.store import AccountStore
 from lettermta.ops.admin.commands import Commands
@@ -22,11 +24,19 @@ def add_commands(commands: Commands) -> None:
     show = commands.add("show", _show, "show a domain and its DNS records")
     rotate = commands.add("rotate", _rotate, "make new keys beside those that sign; they take over once `verify` has seen their records")
     rotate.add_argument("--activate", action="store_true", help="let the new keys sign from now on, seen or not")
+    update = commands.add("update", _update, "change how a domain's mail leaves")
+    update.add_argument(
+        "--return-path",
+        metavar="on|off|auto",
+        choices=[use.value for use in ReturnPathUse],
+        required=True,
+        help="whether bounces come back to lettermta and become events; auto: once `verify` has seen the record of the return path",
+    )
     delete = commands.add_delete(_delete, "remove a domain from a project, with its keys")
     listing = commands.add("list", _list, "list a project's domains")
-    for command in (create, show, rotate, delete, listing):
+    for command in (create, show, rotate, update, delete, listing):
         command.add_argument("--project", metavar="SLUG", required=True)
-    for command in (create, show, rotate, delete):
+    for command in (create, show, rotate, update, delete):
         command.add_argument("domain", metavar="DOMAIN", help="like example.com; its sub-domains are domains of their own")
 
 
@@ -62,6 +72,13 @@ def _rotate(args: argparse.Namespace, store: AccountStore) -> None:
     else:
         say("publish the records of the keys that wait; once `domain verify` sees them, these keys sign and the old ones retire")
     _print_records(args, store, domain, keys)
+
+
+def _update(args: argparse.Namespace, store: AccountStore) -> None:
+    use = ReturnPathUse(args.return_path)
+    domain = store.update_domain(store.domain(args.project, args.domain), lambda domain: evolve(domain, return_path_use=use))
+    told = "has a return path of ours" if domain.has_return_path else "keeps its sender's address"
+    print_one(args, shown_domain(domain, args.project), f"mail from {domain.name} {told} from now on")
 
 
 def _delete(args: argparse.Namespace, store: AccountStore) -> None:
