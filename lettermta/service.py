@@ -43,7 +43,7 @@ from lettermta.spool.damage import SpoolDamaged
 from lettermta.spool.schema import SpoolVersionError
 from lettermta.spool.store import Spool, SpoolInUse
 from lettermta.submission.server import SubmissionServer
-from lettermta.wiring import OPENINGS, PluggedIn, make_edge, make_resolver, make_scheduler, make_submission, plug_in
+from lettermta.wiring import OPENINGS, PluggedIn, make_edge, make_resolver, make_scheduler, make_submission, make_tls_policies, plug_in
 
 DRAIN_SECONDS = 10.0
 """How long sessions with a message in hand may take to finish when the daemon stops."""
@@ -129,7 +129,8 @@ class Lettermta(Service):
             _end(_state_fault(config, error), os.EX_CANTCREAT)
         self._dispatcher = Dispatcher(self._spool, self._sinks(), self._reactor, retention=config.events.retention)
         resolver = make_resolver(config, self._reactor)
-        self._scheduler = make_scheduler(config, self._reactor, self._directory, self._spool, resolver)
+        self._tls_policies = make_tls_policies(config, self._reactor, resolver)
+        self._scheduler = make_scheduler(config, self._reactor, self._directory, self._spool, resolver, self._tls_policies)
         operations = Operations(self._spool, self._scheduler, self._directory, time.time)
         try:
             self._control = control.listen(self._reactor, config.mta.state_dir, self._spool, operations)
@@ -170,6 +171,7 @@ class Lettermta(Service):
 
     async def _start(self) -> None:
         await self._dispatcher.start()
+        await self._tls_policies.start()
         await self._scheduler.start()
         await self._submission.scram.warm()
         for bound in self._bound:
@@ -263,6 +265,7 @@ class Lettermta(Service):
             await maybeDeferred(port.stopListening)
         await self._drain()
         await self._scheduler.stop()
+        await self._tls_policies.stop()
         await maybeDeferred(self._control.stopListening)
         await self._dispatcher.stop()
         await self._spool.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from attrs import frozen
@@ -18,6 +19,10 @@ from lettermta.delivery.reporter import Reporter, ReportRules
 from lettermta.delivery.resolver import Resolver, system_servers
 from lettermta.delivery.routing import Routing
 from lettermta.delivery.scheduler import Scheduler
+from lettermta.delivery.tls.decision import TLSPolicies
+from lettermta.delivery.tls.https import HTTPSClient
+from lettermta.delivery.tls.mta_sts import MTASTS
+from lettermta.delivery.tls.sts_files import PolicyFiles
 from lettermta.delivery.transports.settings import DeliverySettings
 from lettermta.interfaces import IEventHook, IResolver, ISpool, ISubmissionPolicy
 from lettermta.plugged import NO_SETTINGS, Unpluggable, plug
@@ -114,10 +119,23 @@ def make_submission(
 def make_resolver(config: Config, reactor: Any) -> Resolver:
     """The resolver that delivery asks."""
     servers = [(server.host, server.port) for server in config.dns.servers] or system_servers()
-    return Resolver(reactor, servers, config.dns.timeout)
+    return Resolver(reactor, servers, config.dns.timeout, validating=config.dns.trusted)
 
 
-def make_scheduler(config: Config, reactor: Any, directory: Directory, spool: ISpool, resolver: IResolver) -> Scheduler:
+def make_tls_policies(config: Config, reactor: Any, resolver: Resolver) -> TLSPolicies:
+    """What decides on the TLS of receivers' hosts."""
+    delivery = config.delivery
+    sts = None
+    if delivery.mta_sts:
+        https = HTTPSClient(reactor, resolver, delivery.allow_networks, delivery.tls_ca_file)
+        files = PolicyFiles(config.mta.state_dir / "mta-sts")
+        sts = MTASTS(resolver, https, files, reactor, time.time, partial(deferToThreadPool, reactor, reactor.getThreadPool()))
+    return TLSPolicies(resolver, delivery.port, delivery.dane and config.dns.trusted, sts, delivery.tls_ca_file)
+
+
+def make_scheduler(
+    config: Config, reactor: Any, directory: Directory, spool: ISpool, resolver: IResolver, policies: TLSPolicies
+) -> Scheduler:
     """Delivery, from the schedule to the ways out."""
     delivery = config.delivery
     settings = DeliverySettings(
@@ -134,6 +152,7 @@ def make_scheduler(config: Config, reactor: Any, directory: Directory, spool: IS
         settings=settings,
         directory=directory,
         resolver=resolver,
+        policies=policies,
         capture_dir=config.mta.state_dir / "capture",
         relayhost=delivery.relayhost,
         capture_all=delivery.capture_all,

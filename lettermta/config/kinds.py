@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from attrs import frozen
+from cryptography.x509 import load_pem_x509_certificates
 
 from lettermta.config.faults import Wrong
 from lettermta.config.reply_rules import BadRules, ReplyRule, reply_rules
@@ -314,6 +315,17 @@ def _files(text: str, folder: Path) -> tuple[Path, ...]:
     return tuple(files)
 
 
+def _authorities(text: str, folder: Path) -> Path:
+    path = _path(text, folder)
+    try:
+        load_pem_x509_certificates(path.read_bytes())
+    except OSError as error:
+        raise Wrong(text, f"can't be read: {error.strerror}") from None
+    except ValueError as error:
+        raise Wrong(text, f"has no certificates in it, or broken ones: {error}") from None
+    return path
+
+
 def _reply_rules(text: str, folder: Path) -> tuple[ReplyRule, ...]:
     if not text:
         return ()
@@ -350,5 +362,6 @@ PROJECT = Kind(_project, "the slug of a project, or nothing")
 CIPHERS = one(_ciphers, "OpenSSL names of ciphers for TLS 1.2, separated by colons (see openssl ciphers)")
 PATH = Kind(_path, "the path of a folder")
 FILE = optional(Kind(_path, "the path of a file"))
+AUTHORITIES = optional(Kind(_authorities, "the path of a file of certificates in PEM"))
 FILES = Kind(_files, f"paths of files that lettermta can read, {LISTED}")
 REPLY_RULES = Kind(_reply_rules, "the path of a file of rules (inbound.md)")

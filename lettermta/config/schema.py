@@ -91,6 +91,14 @@ class DeliveryTLS(enum.StrEnum):
     OFF = "off"
 
 
+class Validating(enum.StrEnum):
+    """Whether name servers are believed what they say of DNSSEC."""
+
+    AUTO = "auto"
+    YES = "yes"
+    NO = "no"
+
+
 @frozen
 class Key:
     """All there is to know of a key: its name, its kind and what the operator reads."""
@@ -416,6 +424,20 @@ class Dns(Section):
         example="127.0.0.1, 192.0.2.53:5300",
     )
     timeout: float = key(kinds.DURATION, "How long to wait for an answer.", default="5s")
+    validating: Validating = key(
+        kinds.choice(Validating),
+        "Whether the servers validate DNSSEC, and the path to them is safe, so that what they say of it (the AD bit) is believed, as "
+        "DANE needs it. auto is yes where servers names only addresses of this machine (127.0.0.0/8, ::1), else no.",
+        default="auto",
+        postfix="smtp_dns_support_level = dnssec",
+    )
+
+    @property
+    def trusted(self) -> bool:
+        """Whether the AD bit is believed."""
+        if self.validating is Validating.AUTO:
+            return bool(self.servers) and all(ip_address(server.host).is_loopback for server in self.servers)
+        return self.validating is Validating.YES
 
 
 class Delivery(Section):
@@ -465,6 +487,26 @@ class Delivery(Section):
         "opportunistic uses STARTTLS where it is offered; require sends nothing in clear; off never uses it.",
         default="opportunistic",
         postfix="smtp_tls_security_level",
+    )
+    dane: bool = key(
+        kinds.BOOLEAN,
+        "Obey the TLSA records of receivers' hosts (RFC 7672). They are looked up only where [dns] validating holds.",
+        default="yes",
+        postfix="smtp_tls_security_level = dane",
+    )
+    mta_sts: bool = key(
+        kinds.BOOLEAN,
+        "Obey the MTA-STS policies of receivers' domains (RFC 8461), which are fetched by HTTPS. Where both are there, DANE counts.",
+        default="yes",
+        postfix="smtp_tls_policy_maps, by a server of its own",
+    )
+    tls_ca_file: Path | None = key(
+        kinds.AUTHORITIES,
+        "A PEM file of the authorities that verify certificates on the way out, and those of MTA-STS policies' web servers.",
+        default="",
+        shown="the system's",
+        example="/etc/ssl/certs/ca-certificates.crt",
+        postfix="smtp_tls_CAfile",
     )
     allow_networks: tuple[Network, ...] = key(
         kinds.NETWORKS,

@@ -26,7 +26,7 @@ class Answer:
     """The name that has the records, in lower case: another than the one asked for when CNAME records led there."""
     records: tuple[dns.rdata.Rdata, ...]
     authenticated: bool
-    """Every answer on the way had the AD bit (RFC 4035 section 3.2.3). It is worth what the server and the path to it are worth."""
+    """Every answer on the way had the AD bit (RFC 4035 section 3.2.3), and the operator vouches for the servers."""
     expires: float
     """In the reactor's seconds."""
 

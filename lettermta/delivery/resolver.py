@@ -180,14 +180,27 @@ def _read(server: Server, message: dns.message.QueryMessage) -> _Step:
 
 @implementer(IResolver)
 class Resolver:
-    """Asks recursive ``servers`` (address, port), the first that works preferred; ``timeout`` is seconds a try."""
+    """Asks recursive ``servers`` (address, port), the first that works preferred; ``timeout`` is seconds a try.
 
-    def __init__(self, reactor: Any, servers: Sequence[tuple[str, int]], timeout: float, cache_entries: int = 10_000) -> None:
+    ``validating``: the operator vouches for these servers, that they validate DNSSEC and that nobody is between them and us. Only then is
+    an answer ever authenticated, whatever its AD bit says (RFC 6840 section 5.8).
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        servers: Sequence[tuple[str, int]],
+        timeout: float,
+        cache_entries: int = 10_000,
+        *,
+        validating: bool = False,
+    ) -> None:
         if not servers:
             raise ValueError("a resolver needs at least one server")
         self._reactor = reactor
         self._servers = [Server.parse(host, port) for host, port in servers]
         self._timeout = timeout
+        self._validating = validating
         self._cache = AnswerCache(cache_entries)
         self._in_flight: dict[tuple[str, dns.rdatatype.RdataType], list[Deferred[Answer]]] = {}
         self._slots = DeferredSemaphore(_MOST_AT_ONCE)
@@ -268,7 +281,7 @@ class Resolver:
             step = await self._ask_servers(domain, name, rdtype)
             hops += step.hops
             ttl = min(ttl, step.ttl)
-            authenticated = authenticated and step.authenticated
+            authenticated = authenticated and step.authenticated and self._validating
             name = step.name
             if hops > _MOST_HOPS or (step.finding is _Finding.ELSEWHERE and name in seen):
                 raise TemporaryDNSFailure(domain, rdtype, [TryFailed(step.server, "CNAME loop, or too long a chain")])

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from attrs import Factory, define
+from attrs import Factory, define, field
 from twisted.internet.defer import Deferred, fail
 from zope.interface import implementer
 
@@ -18,6 +18,7 @@ from lettermta.accounts.directory import Directory
 from lettermta.accounts.model import Route, Smarthost, TransportKind
 from lettermta.config import HostPort
 from lettermta.delivery.schedule import Schedule
+from lettermta.delivery.tls.decision import TLSPolicies
 from lettermta.delivery.transports.capture import CaptureTransport
 from lettermta.delivery.transports.discard import DiscardTransport
 from lettermta.delivery.transports.mx import MXTransport
@@ -43,6 +44,8 @@ class Routing:
     settings: DeliverySettings
     directory: Directory
     resolver: IResolver
+    policies: TLSPolicies | None = field(default=None, kw_only=True)
+    """What decides on TLS beside the settings."""
     capture_dir: Path
     relayhost: HostPort | None = None
     capture_all: bool = False
@@ -82,7 +85,7 @@ class Routing:
             return self._smarthost(route)
         if self.relayhost is not None:
             return self._relayhost(self.relayhost)
-        return lane.domain, lambda: MXTransport(self.reactor, lane.domain, self.resolver, self.settings)
+        return lane.domain, lambda: MXTransport(self.reactor, lane.domain, self.resolver, self.settings, self.policies)
 
     def _capture(self) -> Way:
         return "transport capture", lambda: CaptureTransport(self.capture_dir, self.reactor)

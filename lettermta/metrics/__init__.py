@@ -378,7 +378,8 @@ CONNECTIONS_OUT = _delivery.counters(
             "unreachable": "the network gave another error",
             "tls_failed": "the TLS handshake failed",
             "turned_away": "the host answered by 4yz or 5yz before a message was begun",
-            "not_ready": "the host fell silent or hung up, or lacks what we insist on: TLS, a certificate, a login",
+            "policy": "the host has no TLS or not the certificate that its policy asks for",
+            "not_ready": "the host fell silent or hung up, or gave us no login",
         },
     ),
 )
@@ -386,6 +387,45 @@ TLS_OUT = _delivery.counters(
     "lettermta_tls_out",
     "Outgoing sessions that were ready to send, by how they are encrypted.",
     Label("version", "the TLS version", {**_TLS_VERSIONS, "none": "in clear"}),
+)
+TLS_POLICIES_OUT = _delivery.counters(
+    "lettermta_tls_policies_out",
+    "Outgoing sessions that were ready to send, by the policy that decided on their TLS and by how far it can be relied on.",
+    Label(
+        "policy",
+        "where the policy comes from",
+        {
+            "off": "the operator: never TLS",
+            "opportunistic": "nobody asks for TLS: it is used where it is offered",
+            "require": "the operator: TLS, with whoever answers",
+            "verify": "the operator: TLS with that very host, which gets a password",
+            "mta-sts-testing": "the domain's MTA-STS policy, in testing",
+            "mta-sts": "the domain's MTA-STS policy, enforced",
+            "dane": "the host's TLSA records",
+            "dane-unusable": "TLSA records none of which can be used: TLS, with whoever answers",
+        },
+    ),
+    Label(
+        "result",
+        "how far TLS can be relied on",
+        {"verified": "it is that very host", "unverified": "it is whoever answered", "clear": "there is none"},
+    ),
+)
+TLS_RESUMED_OUT = _delivery.counter("lettermta_tls_resumed_out", "Outgoing sessions whose TLS took up an earlier one.")
+STS_POLICIES = _delivery.gauge("lettermta_mta_sts_policies", "MTA-STS policies that are known, expired ones not yet looked at included.")
+STS_FETCHES = _delivery.counters(
+    "lettermta_mta_sts_fetches",
+    "MTA-STS policies that were fetched, or tried to.",
+    Label(
+        "result",
+        "what came of it",
+        {
+            "fetched": "it is kept, and in force",
+            "sts-policy-fetch-error": "the web server could not be reached, or did not answer by a file",
+            "sts-webpki-invalid": "the web server's certificate does not verify",
+            "sts-policy-invalid": "what it said is no policy",
+        },
+    ),
 )
 
 # -- names
@@ -398,7 +438,14 @@ DNS_LOOKUPS = _names.counters(
     Label(
         "type",
         "the records' type",
-        {"MX": "hosts of a domain", "A": "IPv4 addresses", "AAAA": "IPv6 addresses", "TLSA": "DANE", "TXT": "policies and keys"},
+        {
+            "MX": "hosts of a domain",
+            "A": "IPv4 addresses",
+            "AAAA": "IPv6 addresses",
+            "TLSA": "DANE",
+            "CNAME": "aliases",
+            "TXT": "policies and keys",
+        },
     ),
     Label(
         "result",

@@ -5,7 +5,7 @@
 Promises that nothing is sent in clear where the settings ask for TLS, that no password is sent but inside verified TLS, and that
 ``opened`` and the Deferred of each ``send`` fire whatever the peer does: each wait has its deadline. :meth:`ClientSession.send` never
 fails; :attr:`ClientSession.opened` fails with Unreachable, by :class:`TLSFailed` where TLS is to blame and a new connection in clear
-might do.
+might do, by :class:`TLSNotOffered` and :class:`NotVerified` where it is to blame and nothing else will do.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import enum
 import time
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from attrs import evolve, frozen
@@ -68,6 +68,14 @@ class TLSFailed(Unreachable):
     """The peer offers TLS and could not do it. Opportunistic TLS may try a new connection in clear."""
 
 
+class TLSNotOffered(Unreachable):
+    """TLS is required, and the peer does not offer it, or refuses it."""
+
+
+class NotVerified(Unreachable):
+    """TLS is up, and the peer is not who it must be."""
+
+
 @frozen
 class ClientSettings:
     """How a session behaves. Time-outs in seconds, for each wait."""
@@ -77,6 +85,8 @@ class ClientSettings:
     tls: TLSMode = TLSMode.OPPORTUNISTIC
     verify: bool = False
     """Whether TLS counts only when the peer's certificate is verified."""
+    policy: str = ""
+    """What the policy is called that asks for this, in traces."""
     credentials: Credentials | None = None
     command_timeout: float = 300.0
     data_timeout: float = 600.0
@@ -159,6 +169,23 @@ class ClientSession:
         """Whether the peer offers DSN (RFC 3461)."""
         return self.capabilities.dsn
 
+    @property
+    def assurance(self) -> str:
+        """How far TLS can be relied on: ``verified``, ``unverified`` or ``clear``."""
+        if self.tls is None:
+            return "clear"
+        return "verified" if self._fault is None else "unverified"
+
+    @property
+    def details(self) -> Mapping[str, object]:
+        """The peer and its TLS, for traces."""
+        told = {"policy": self._settings.policy, "result": self.assurance}
+        if self.tls is not None:
+            told["version"], _, told["cipher"] = self.tls.partition(" ")
+            if self._fault is not None:
+                told["fault"] = self._fault
+        return {"peer": self.peer, "tls": told}
+
     def send(self, entry: QueueEntry, content: IStoredContent) -> Deferred[Sequence[Verdict]]:
         """Attempt the entry; fires with one verdict a recipient, and never fails. Cancelling gives the attempt and the connection up."""
         if entry.options.require_tls and (fault := self._no_require_tls()) is not None:
@@ -213,13 +240,13 @@ class ClientSession:
         required = self._settings.tls is TLSMode.REQUIRE
         if "STARTTLS" not in self.capabilities.keywords:
             if required:
-                raise Unreachable(Reply(451, "4.7.4", f"TLS is required, and {self.peer} doesn't offer it"))
+                raise TLSNotOffered(Reply(451, "4.7.4", f"TLS is required, and {self.peer} doesn't offer it"))
             return
         self.phase = Phase.STARTTLS
         reply = await self._ask(b"STARTTLS\r\n", "STARTTLS")
         if not reply.positive:
             if required:
-                raise Unreachable(Reply(451, "4.7.4", f"TLS is required, and {self.peer} refuses it: {reply}"))
+                raise TLSNotOffered(Reply(451, "4.7.4", f"TLS is required, and {self.peer} refuses it: {reply}"))
             return
         if self._dialogue.behind:
             # Octets sent in clear that would be taken for the answer inside TLS (HARD-CASES row 3).
@@ -245,7 +272,7 @@ class ClientSession:
         except Unreachable as error:
             raise TLSFailed(error.reply) from None
         if self._settings.verify and self._fault is not None:
-            raise Unreachable(Reply(451, "4.7.5", f"The certificate of {self.peer} is not verified: {self._fault}"))
+            raise NotVerified(Reply(451, "4.7.5", f"The certificate of {self.peer} is not verified: {self._fault}"))
 
     async def _log_in(self, credentials: Credentials) -> None:
         """AUTH (RFC 4954), inside verified TLS alone."""

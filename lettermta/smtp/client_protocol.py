@@ -27,7 +27,7 @@ from zope.interface import implementer
 
 from lettermta.smtp.client import ClientSession, ClientSettings
 from lettermta.smtp.client_dialogue import IClientWire
-from lettermta.smtp.client_tls import ClientTLS
+from lettermta.smtp.client_tls import Handshake
 from lettermta.smtp.sending import send
 
 _CLOSING_SECONDS = 5.0
@@ -37,10 +37,10 @@ _CLOSING_SECONDS = 5.0
 class ClientProtocol(Protocol):
     """One outgoing connection; :attr:`session` is what others deal with."""
 
-    def __init__(self, clock: IReactorTime, settings: ClientSettings, tls: ClientTLS, peer: str) -> None:
+    def __init__(self, clock: IReactorTime, settings: ClientSettings, handshake: Handshake, peer: str) -> None:
         self.session = ClientSession(self, clock, settings, peer)
         self._clock = clock
-        self._handshake = tls.handshake()
+        self._handshake = handshake
         self._closing: IDelayedCall | None = None
         self._drained: Deferred[None] | None = None
         self._paused = False
@@ -62,7 +62,9 @@ class ClientProtocol(Protocol):
 
     def handshakeCompleted(self) -> None:
         """TLS is up; nothing has been sent in it yet."""
-        self.session.secured(self._handshake.description, self._handshake.fault())
+        self._handshake.done()
+        fault = self._handshake.fault
+        self.session.secured(self._handshake.description, None if fault is None else fault.text)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is gone, for whatever reason."""
@@ -70,6 +72,7 @@ class ClientProtocol(Protocol):
         closing, self._closing = self._closing, None
         if closing is not None:
             closing.cancel()
+        self._handshake.over()
         self.session.lost(_words(reason))
 
     # IClientWire.

@@ -64,7 +64,7 @@ class OnTheWireTests(TestCase):
         self.authority = DNSAuthority(ZONE)
         self.port = self.authority.listen(reactor)
         self.addCleanup(self.authority.stop)
-        self.resolver = Resolver(reactor, [("127.0.0.1", self.port)], 5)
+        self.resolver = Resolver(reactor, [("127.0.0.1", self.port)], 5, validating=True)
 
     def asked(self) -> list[tuple[str, str, str]]:
         return [(query.name, query.rdtype, query.transport) for query in self.authority.queries]
@@ -211,6 +211,12 @@ class OnTheWireTests(TestCase):
         self.assertEqual(answer.records[0].to_text(), "3 1 1 " + "ab" * 32)
         self.assertTrue(self.authority.queries[0].asks_ad)
         self.assertFalse((await self.resolver.lookup("example.com", dns.rdatatype.TXT)).authenticated)
+
+    async def test_the_ad_bit_of_a_server_that_nobody_vouches_for_is_worth_nothing(self) -> None:
+        """RFC 6840 section 5.8."""
+        resolver = Resolver(reactor, [("127.0.0.1", self.port)], 5)
+        answer = await resolver.lookup("secure.example", dns.rdatatype.TLSA)
+        self.assertEqual((len(answer.records), answer.authenticated), (1, False))
 
     async def test_ad_needs_every_name_of_a_chain(self) -> None:
         self.authority.set("to-secure.example", {"CNAME": ["secure.example"], "fault": "unchased"})

@@ -356,7 +356,7 @@ class MXOverLoopback(Loopback):
             assert told == [550, 452, 250]
             assert (mx.count, mx.connections) == (1, 1)
 
-    async def test_a_message_with_requiretls_does_not_go_by_mx_yet(self) -> None:
+    async def test_a_message_with_requiretls_does_not_go_to_an_mx_whose_name_nobody_vouches_for(self) -> None:
         """RFC 8689 section 4.2.1: the host's name is not authenticated."""
         mx, port = self.mx(extensions=["REQUIRETLS"], tls=Pair(self.directory).options)
         [(reply, remote, _)] = await self.through(self.direct(port), require_tls=True)

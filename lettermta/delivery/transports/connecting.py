@@ -7,7 +7,6 @@ here says nothing of the message itself, so in the end it is temporary, whatever
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from attrs import evolve, frozen
@@ -18,10 +17,12 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import Logger
 
 from lettermta import metrics
+from lettermta.delivery.tls.policy import UNCOUNTED, HostPolicy, ITLSResults
+from lettermta.delivery.tls.told import Told, told_by, told_of
 from lettermta.message import Reply, Unreachable
-from lettermta.smtp.client import ClientSession, ClientSettings, TLSFailed, TLSMode
+from lettermta.smtp.client import ClientSession, ClientSettings, NotVerified, TLSFailed, TLSMode, TLSNotOffered
 from lettermta.smtp.client_protocol import ClientProtocol
-from lettermta.smtp.client_tls import ClientTLS
+from lettermta.smtp.client_tls import SessionCache
 
 MOST_ADDRESSES = 10
 """How many addresses one opening tries in all: a domain with 50 MX hosts must not hold an attempt for hours."""
@@ -43,26 +44,50 @@ class Target:
 
 @frozen
 class Connector:
-    """Opens sessions, all in the same manner."""
+    """Opens sessions, all in the same manner but for what each host's policy asks of its TLS."""
 
     reactor: Any
     client: ClientSettings
     connect_timeout: float
-    trust: Path | None = None
-    """A PEM file of authorities for verified TLS, or None for the system's."""
+    sessions: SessionCache | None = None
+    results: ITLSResults = UNCOUNTED
 
-    async def open(self, target: Target) -> ClientSession:
+    async def open(self, target: Target, policy: HostPolicy) -> ClientSession:
         """A session with one address; raises Unreachable with what happened."""
         try:
-            return await self._session(target, self.client)
+            return await self._session(target, policy, policy.tls)
         except TLSFailed as error:
-            if self.client.tls is not TLSMode.OPPORTUNISTIC:
+            if policy.tls is not TLSMode.OPPORTUNISTIC:
                 raise
             _log.info("{target}: {reason}; trying again in clear", target=target, reason=error.reply.text)
-            return await self._session(target, evolve(self.client, tls=TLSMode.OFF))
+            return await self._session(target, policy, TLSMode.OFF, error)
 
-    async def _session(self, target: Target, client: ClientSettings) -> ClientSession:
-        protocol = ClientProtocol(self.reactor, client, ClientTLS(target.host, client.verify, self.trust), str(target))
+    async def _session(self, target: Target, policy: HostPolicy, tls: TLSMode, failed: TLSFailed | None = None) -> ClientSession:
+        """``failed``: what became of TLS on a connection before this one, which is to be in clear for that."""
+        client = evolve(self.client, tls=tls, verify=policy.verify, policy=policy.kind.value)
+        handshake = policy.client.handshake(self.sessions, str(target))
+        protocol = ClientProtocol(self.reactor, client, handshake, str(target))
+        await self._connect(target, protocol)
+        try:
+            session = await protocol.session.opened
+        except Unreachable as error:
+            metrics.CONNECTIONS_OUT[_not_ready(error)].inc()
+            if tls is not TLSMode.OPPORTUNISTIC or not isinstance(error, TLSFailed):
+                self._count(policy, target, told_by(error, handshake))
+            raise
+        metrics.CONNECTIONS_OUT["ready"].inc()
+        metrics.TLS_OUT[session.tls.partition(" ")[0] if session.tls else "none"].inc()
+        metrics.TLS_POLICIES_OUT[policy.kind.value, session.assurance].inc()
+        if session.tls and handshake.resumed:
+            metrics.TLS_RESUMED_OUT.inc()
+        self._count(policy, target, told_by(failed, handshake) if failed else told_of(session, policy, handshake))
+        return session
+
+    def _count(self, policy: HostPolicy, target: Target, told: Told) -> None:
+        if policy.reported is not None and told.counts:
+            self.results.count(policy.reported, told.fault, target.host, target.address)
+
+    async def _connect(self, target: Target, protocol: ClientProtocol) -> None:
         endpoint = (TCP6ClientEndpoint if ":" in target.address else TCP4ClientEndpoint)(
             self.reactor, target.address, target.port, timeout=self.connect_timeout
         )
@@ -77,21 +102,13 @@ class Connector:
         except ConnectError as error:
             metrics.CONNECTIONS_OUT["unreachable"].inc()
             raise Unreachable(Reply(451, "4.4.1", f"{target} can't be reached: {error}")) from None
-        try:
-            session = await protocol.session.opened
-        except Unreachable as error:
-            metrics.CONNECTIONS_OUT[_not_ready(error)].inc()
-            raise
-        metrics.CONNECTIONS_OUT["ready"].inc()
-        metrics.TLS_OUT[session.tls.partition(" ")[0] if session.tls else "none"].inc()
-        return session
 
-    async def first(self, targets: Sequence[Target]) -> ClientSession:
+    async def first(self, targets: Sequence[Target], policy: HostPolicy) -> ClientSession:
         """A session with the first target that has one; raises the last one's Unreachable."""
         last: Unreachable | None = None
         for target in targets:
             try:
-                return await self.open(target)
+                return await self.open(target, policy)
             except Unreachable as error:
                 _log.info("{target}: {reason}", target=target, reason=str(error.reply))
                 last = error
@@ -114,6 +131,8 @@ def _not_ready(error: Unreachable) -> str:
     """What to count a session as that did not become ready."""
     if isinstance(error, TLSFailed):
         return "tls_failed"
+    if isinstance(error, TLSNotOffered | NotVerified):
+        return "policy"
     return "turned_away" if error.remote else "not_ready"
 
 

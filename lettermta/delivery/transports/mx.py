@@ -18,6 +18,8 @@ from zope.interface import implementer
 
 from lettermta.delivery.address_policy import permits
 from lettermta.delivery.resolver import NoSuchDomain, TemporaryDNSFailure
+from lettermta.delivery.tls.decision import TLSPolicies
+from lettermta.delivery.tls.policy import UNCOUNTED, plain
 from lettermta.delivery.transports.connecting import MOST_ADDRESSES, Connector, Target, temporary
 from lettermta.delivery.transports.counting import counted
 from lettermta.delivery.transports.settings import DeliverySettings
@@ -35,11 +37,15 @@ class MXTransport:
     domain: str
     resolver: IResolver
     settings: DeliverySettings
+    policies: TLSPolicies | None = None
+    """None: the TLS that the settings ask for is all there is."""
     shuffle: Callable[[list[str]], None] = random.shuffle
     _connector: Connector = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._connector = Connector(self.reactor, self.settings.client(self.settings.tls), self.settings.connect_timeout)
+        settings = self.settings
+        results = UNCOUNTED if self.policies is None else self.policies.results
+        self._connector = Connector(self.reactor, settings.client(), settings.connect_timeout, settings.sessions, results)
 
     def open(self) -> Deferred[IChannel]:
         """A session with the best host that has one; fails with Unreachable."""
@@ -49,11 +55,13 @@ class MXTransport:
         if self.domain.startswith("["):
             return await self._session(self._literal())
         hosts, implicit = await self._hosts()
+        policy = None if self.policies is None else await self.policies.of_domain(self.domain, self.settings.tls)
         last: Unreachable | None = None
         tried = 0
         for host in hosts:
             try:
                 targets = (await self._targets(host, implicit=implicit))[: MOST_ADDRESSES - tried]
+                asked = plain(host, self.settings.tls) if policy is None else await policy.of_host(host)
             except Unreachable as error:
                 if error.reply.permanent:
                     raise
@@ -61,7 +69,7 @@ class MXTransport:
                 continue
             tried += len(targets)
             try:
-                return await self._connector.first(targets)
+                return await self._connector.first(targets, asked)
             except Unreachable as error:
                 last = temporary(error)
             if tried >= MOST_ADDRESSES:
@@ -70,7 +78,7 @@ class MXTransport:
 
     async def _session(self, targets: Sequence[Target]) -> IChannel:
         try:
-            return await self._connector.first(targets)
+            return await self._connector.first(targets, plain(targets[0].host, self.settings.tls))
         except Unreachable as error:
             raise temporary(error) from None
 

@@ -7,6 +7,7 @@ from attrs import field, frozen
 from lettermta.delivery.address_policy import Network, networks
 from lettermta.smtp.client import ClientSettings, TLSMode
 from lettermta.smtp.client_auth import Credentials
+from lettermta.smtp.client_tls import SessionCache
 
 
 @frozen
@@ -24,12 +25,13 @@ class DeliverySettings:
     data_timeout: float = 600.0
     messages_per_connection: int = 1000
 
-    def client(self, tls: TLSMode, *, verify: bool = False, credentials: Credentials | None = None) -> ClientSettings:
-        """The same for one session."""
+    sessions: SessionCache = field(factory=SessionCache, eq=False, repr=False)
+    """TLS sessions that can be resumed."""
+
+    def client(self, *, credentials: Credentials | None = None) -> ClientSettings:
+        """The same for one session, whose TLS its host's policy decides."""
         return ClientSettings(
             hostname=self.hostname,
-            tls=tls,
-            verify=verify,
             credentials=credentials,
             command_timeout=self.command_timeout,
             data_timeout=self.data_timeout,

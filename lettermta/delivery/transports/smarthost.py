@@ -17,6 +17,7 @@ from twisted.internet.interfaces import IAddress, IHostResolution, IResolutionRe
 from zope.interface import implementer
 
 from lettermta.delivery.resolver import DNSFailure
+from lettermta.delivery.tls.policy import HostPolicy, plain, verified
 from lettermta.delivery.transports.connecting import MOST_ADDRESSES, Connector, Target, temporary
 from lettermta.delivery.transports.counting import counted
 from lettermta.delivery.transports.settings import DeliverySettings
@@ -44,12 +45,15 @@ class SmarthostTransport:
     resolver: IResolver | None = None
     trust: Path | None = None
     _connector: Connector = field(init=False)
+    _policy: HostPolicy = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         secret = self.credentials is not None
         mode = TLSMode.REQUIRE if secret and self.tls is not TLSMode.IMPLICIT else self.tls
-        client = self.settings.client(mode, verify=secret, credentials=self.credentials)
-        self._connector = Connector(self.reactor, client, self.settings.connect_timeout, self.trust)
+        host = self.host.strip("[]")
+        self._policy = verified(host, mode, self.trust) if secret else plain(host, mode)
+        client = self.settings.client(credentials=self.credentials)
+        self._connector = Connector(self.reactor, client, self.settings.connect_timeout, self.settings.sessions)
 
     def open(self) -> Deferred[IChannel]:
         """A session with the host; fails with Unreachable, always temporary."""
@@ -61,7 +65,8 @@ class SmarthostTransport:
             raise Unreachable(Reply(451, "4.4.4", f"The host {self.host} has no address"))
         try:
             host = self.host.strip("[]")
-            return await self._connector.first([Target(host, address, self.port) for address in addresses[:MOST_ADDRESSES]])
+            targets = [Target(host, address, self.port) for address in addresses[:MOST_ADDRESSES]]
+            return await self._connector.first(targets, self._policy)
         except Unreachable as error:
             raise temporary(error) from None
 

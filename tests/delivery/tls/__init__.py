@@ -1,0 +1,1 @@
+"""TLS policies of receivers: DANE, MTA-STS, reports."""
