@@ -30,6 +30,7 @@ from lettermta.message import (
     Verdict,
 )
 from lettermta.policy import PolicyMessage, PolicyVerdict
+from lettermta.suppression import Mailing, Scope, Suppression, SuppressionReason
 
 
 class IContent(Interface):
@@ -138,8 +139,29 @@ class IStoredContent(Interface):
         """All of it in pieces of bounded size, read off the reactor's thread."""
 
 
+class ISuppressions(Interface):
+    """Whom no more mail is sent to. Each change is durable, told by its events and in force when its Deferred fires."""
+
+    def find(mailing: Mailing, addresses: Sequence[str]) -> Deferred[Mapping[str, Suppression]] | None:
+        """Which of the addresses are suppressed for this mailing, each with why; None, at once, when certainly none is."""
+
+    def page(filters: Mapping[str, str], after: int, limit: int) -> Deferred[Sequence[tuple[int, Suppression]]]:
+        """The next suppressions behind number ``after``, with their numbers, in the order in which they were added.
+
+        ``filters``: ``scope`` (the key of a Scope), ``project_id``, ``value``, ``reason``.
+        """
+
+    def add(suppressions: Sequence[Suppression], *, told: bool = True) -> Deferred[Sequence[Suppression]]:
+        """Add these in one commit, with or without events; fires with those that were not there, or applied to other mail."""
+
+    def remove(value: str, scope: Scope, reason: SuppressionReason | None, moment: float) -> Deferred[Sequence[Suppression]]:
+        """Remove a value from a scope, for one reason or (None) for all; fires with what was removed."""
+
+
 class ISpool(Interface):
     """Durable storage of messages, recipients and the events outbox. Every Deferred that stands for a write fires after its sync."""
+
+    suppressions: ISuppressions = Attribute("Whom no more mail is sent to: beside the outbox, so that events are in the same commit.")
 
     def content() -> IContent:
         """A buffer for a new message's content."""
@@ -149,7 +171,7 @@ class ISpool(Interface):
 
     def store(message: Message, events: Sequence[Event]) -> Deferred[None]:
         """Store a message, its recipients, its first events and its idempotency key in one commit; fails with NotStored for want of room,
-        or while the disk fails.
+        or while the disk fails. Nothing is ever due of those that are suppressed; of a message that has no others only the rest is kept.
         """
 
     def recall(project_id: str, key: str, now: float) -> Deferred[tuple[bytes, str] | None]:
@@ -161,11 +183,13 @@ class ISpool(Interface):
         events: Sequence[Event],
         attempt: Attempt | None = None,
         reports: Sequence[Message] = (),
+        suppressions: Sequence[Suppression] = (),
     ) -> Deferred[None]:
         """Store what an attempt came to, with its events, in one commit; a message without unfinished recipients leaves the spool.
 
         What an operator held or removed meanwhile stays so, unless the outcome is final. ``attempt`` is kept for its trace. ``reports`` are
-        new messages that tell the sender of it, stored in the same commit; their content is small enough to be in memory.
+        new messages that tell the sender of it, stored in the same commit; their content is small enough to be in memory. ``suppressions``
+        are what it showed of addresses; their events are made with them.
         """
 
     def load(entry: QueueEntry) -> Deferred[IStoredContent]:

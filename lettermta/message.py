@@ -269,6 +269,8 @@ class Message:
     held: str = ""
     """Why it is to be held from the start, until somebody releases it; empty: it is not."""
     idempotency: IdempotencyKey | None = None
+    suppressed: Mapping[str, str] = Factory(dict)
+    """The addresses among the recipients that nothing is sent to, and the reason of each."""
 
 
 @frozen

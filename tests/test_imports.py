@@ -14,7 +14,7 @@ import lettermta
 PACKAGE = Path(lettermta.__file__).parent
 ROOT = Path(__file__).parent.parent
 
-BOTTOM = {"message", "header", "event", "interfaces", "config", "metrics", "plugged", "policy"}
+BOTTOM = {"message", "suppression", "header", "event", "interfaces", "config", "metrics", "plugged", "policy"}
 ABOVE = BOTTOM | {"smtp", "accounts"}
 BELOW_OPS = ABOVE | {"spool", "submission", "delivery", "events"}
 MAY_IMPORT = {
@@ -22,7 +22,8 @@ MAY_IMPORT = {
     "header": {"message"},
     "event": {"message"},
     "policy": {"message"},
-    "interfaces": {"message", "event", "policy"},
+    "suppression": {"message"},
+    "interfaces": {"message", "event", "policy", "suppression"},
     "config": {"message", "event", "interfaces"},
     "metrics": set(),
     "plugged": set(),

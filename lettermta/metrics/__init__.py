@@ -511,6 +511,33 @@ ACCOUNTS_STALE = _accounts.gauge(
     "lettermta_accounts_stale", "1 while changes to accounts can't be read, so that a revoked token may still be good."
 )
 
+# -- suppression
+
+_suppression = REGISTRY.part("Suppression")
+
+_REASON = Label(
+    "reason",
+    "why nothing is sent there",
+    {
+        "spam_complaint": "the recipient complained",
+        "hard_bounce": "there is no such mailbox, as its server said",
+        "unsubscribe": "the recipient unsubscribed",
+        "manual": "an operator said so",
+    },
+)
+SUPPRESSIONS = _suppression.gauges("lettermta_suppressions", "Suppressions that there are.", _REASON)
+SUPPRESSIONS_ADDED = _suppression.counters(
+    "lettermta_suppressions_added", "Suppressions that the daemon added, once that is durable.", _REASON
+)
+SUPPRESSIONS_REMOVED = _suppression.counters(
+    "lettermta_suppressions_removed", "Suppressions that the daemon removed, once that is durable.", _REASON
+)
+RECIPIENTS_SUPPRESSED = _suppression.counters(
+    "lettermta_recipients_suppressed",
+    "Recipients that nothing was sent to as they are suppressed.",
+    Label("found", "when that was found", {"submitted": "when the message came in", "queued": "before a later attempt"}),
+)
+
 # -- process
 
 _process = REGISTRY.part("Process")

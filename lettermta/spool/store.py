@@ -11,7 +11,7 @@ import os
 import sqlite3
 import time
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,9 @@ from lettermta.spool.fresh import FreshContent
 from lettermta.spool.opening import open_database
 from lettermta.spool.options import encode_options, encode_recipient
 from lettermta.spool.reader import Reader
+from lettermta.spool.suppressions import Suppressions, counted
 from lettermta.spool.writer import Unit, Writer
+from lettermta.suppression import Suppression
 
 _FINAL = ",".join(f"'{state}'" for state in sorted(FINAL))
 _WAITING = ",".join(f"'{state}'" for state in sorted(WAITING))
@@ -68,7 +70,8 @@ _STATEMENTS = (
     "UPDATE recipient SET rule = ? WHERE number = ?",
     # An operator may have held or removed it while it was under way: only what ends it changes that.
     f"UPDATE recipient SET state = CASE WHEN ?1 IN ({_FINAL}) OR state IN ({_WAITING}) THEN ?1 ELSE state END,"  # noqa: S608 - as below
-    " due = ?2, attempts = attempts + 1, handed_over = handed_over OR ?3, reply = ?4, first_deferred = ?5, warned = ?6 WHERE number = ?7",
+    " due = ?2, attempts = attempts + (?1 <> 'suppressed'), handed_over = handed_over OR ?3, reply = ?4, first_deferred = ?5, warned = ?6"
+    " WHERE number = ?7",
     "INSERT OR REPLACE INTO attempt VALUES (?,?,?,?,?,?,?,?,?,?)",
     f"DELETE FROM message WHERE number = ?1 AND NOT EXISTS (SELECT 1 FROM recipient WHERE message = ?1 AND state NOT IN ({_FINAL}))",  # noqa: S608 - the states are our own words
     "DELETE FROM content WHERE number = ?1 AND NOT EXISTS (SELECT 1 FROM message WHERE number = ?1)",
@@ -127,6 +130,7 @@ class Spool:
         self._reader = Reader(path, reactor.callFromThread)
         # A filter that few rows pass reads many: nobody's mail waits for that.
         self._tools_reader = Reader(path, reactor.callFromThread)
+        self.suppressions = Suppressions(self._reader.ask, self._tools_reader.ask, self._writer.put, self._reserve_events)
         self._next_message = self._next_recipient = self._next_event = self._next_rule = 1
         self._rules: list[HoldRule] = []
         self._newest = 0
@@ -149,6 +153,7 @@ class Spool:
         self._writer.start()
         self._reader.start()
         self._tools_reader.start()
+        self.suppressions.start()
         self._look_for_unknown_states()
 
     def _make_directory(self) -> None:
@@ -210,6 +215,9 @@ class Spool:
         assert isinstance(content, SpoolContent)
         if not self.room(content.size):
             return fail(NotStored(self.complaint() or "the message would take what is to stay free ([limits] free_space)"))
+        if len(message.suppressed) == len(message.recipients):
+            content.discard()
+            return self._writer.put(self._new_events_alone(message, events))
         self._room.spend(content.size)
         if content.file is None:
             return self._writer.put(self._new_message(message, content, events))
@@ -232,15 +240,16 @@ class Spool:
         ]
         if held:
             rows.append((_HELD, held))
-        if (key := message.idempotency) is not None:
-            rows += [
-                (_FORGET_KEYS, ((message.created,),)),
-                (_KEY, ((message.project_id, key.key, key.digest, message.id, key.expires),)),
-            ]
+        rows += _key_rows(message)
         unit = Unit(rows=rows, told=(entries, told), new=number)
         if not entries:
             unit.done.addCallback(self._all_held, number)
         return unit
+
+    def _new_events_alone(self, message: Message, events: Sequence[Event]) -> Unit:
+        """A message whose recipients are all suppressed is over when it comes in: what is kept of it is its events, and its key."""
+        told, rows = self._new_events(events)
+        return Unit(rows=[(_EVENT, rows), *_key_rows(message)], told=([], told), new=0)
 
     def _all_held(self, _: None, number: int) -> None:
         """There is nothing to tell of a message that is held whole; it may be found due once it is released."""
@@ -263,6 +272,12 @@ class Spool:
             domain = domain_of(address)
             key = self._next_recipient
             self._next_recipient += 1
+            if address in message.suppressed:
+                rows.append((
+                    key, number, address, message.route_id, domain, State.SUPPRESSED.value, message.created, 0, 0,
+                    f"suppressed: {message.suppressed[address]}", encode_recipient(recipient), message.tag, message.options.priority,
+                ))  # fmt: skip
+                continue
             rule = self._rule_for(message, domain) if self._rules else None
             reason = rule.reason if rule is not None else message.held
             rows.append((
@@ -310,6 +325,12 @@ class Spool:
             told.append((sequence, event))
             rows.append(row)
         return told, rows
+
+    def _reserve_events(self, count: int) -> int:
+        """The first of so many numbers for events that the writer makes; it may leave some of them out."""
+        first = self._next_event
+        self._next_event += count
+        return first
 
     def _committed(self, units: Sequence[Unit]) -> None:
         """In the reactor's thread, once per commit: answer first, then tell the listeners."""
@@ -430,6 +451,7 @@ class Spool:
         events: Sequence[Event],
         attempt: Attempt | None = None,
         reports: Sequence[Message] = (),
+        suppressions: Sequence[Suppression] = (),
     ) -> Deferred[None]:
         """See ISpool."""
         updates = [
@@ -453,9 +475,34 @@ class Spool:
                 work = _finish_content(entry.number)
             else:
                 statements.append((_FINISH_CONTENT, finished))
+        if suppressions:
+            return self._record_and_suppress(statements, entries, told, work, suppressions)
         unit = Unit(rows=statements, told=(entries, told), work=work)
         done = self._writer.put(unit)
         return done.addCallback(self._remove_body) if work is not None else done
+
+    def _record_and_suppress(
+        self,
+        statements: Sequence[tuple[int, Sequence[tuple[Any, ...]]]],
+        entries: Sequence[QueueEntry],
+        told: Sequence[tuple[int, Event]],
+        finish: Callable[[sqlite3.Connection], str | None] | None,
+        suppressions: Sequence[Suppression],
+    ) -> Deferred[None]:
+        """What an attempt came to, and in the same commit that nothing more is sent there."""
+        suppress, events = self.suppressions.addition(suppressions)
+        all_told = list(told)
+
+        def work(connection: sqlite3.Connection) -> tuple[str | None, Sequence[Suppression]]:
+            added = suppress(connection)
+            all_told[len(told) :] = events
+            return None if finish is None else finish(connection), added
+
+        def done(result: tuple[str | None, Sequence[Suppression]]) -> None:
+            self._remove_body(result[0])
+            counted(result[1])
+
+        return self._writer.put(Unit(rows=statements, told=(entries, all_told), work=work)).addCallback(done)
 
     def _remove_body(self, name: str | None) -> None:
         """The row is gone for good, so the file may go: whether that is durable does not matter, the next start looks for orphans."""
@@ -524,8 +571,7 @@ class Spool:
     def _change_chosen(self, numbers: Sequence[int], change: Change, limit: int) -> Changed | Deferred[Changed]:
         if not numbers:
             return Changed(0, None)
-        sequence = self._next_event
-        self._next_event += len(numbers)
+        sequence = self._reserve_events(len(numbers))
         told: list[tuple[int, Event]] = []
 
         def work(connection: sqlite3.Connection) -> changes.Applied:
@@ -669,6 +715,17 @@ def _message_row(number: int, message: Message) -> tuple[Any, ...]:
         message.context,
         encode_options(message.options),
     )
+
+
+def _key_rows(message: Message) -> list[tuple[int, Sequence[tuple[Any, ...]]]]:
+    """What is written of a message's idempotency key, if it has one."""
+    key = message.idempotency
+    if key is None:
+        return []
+    return [
+        (_FORGET_KEYS, ((message.created,),)),
+        (_KEY, ((message.project_id, key.key, key.digest, message.id, key.expires),)),
+    ]
 
 
 def _attempt_row(identifier: str, outcome: Outcome, attempt: Attempt) -> tuple[Any, ...]:

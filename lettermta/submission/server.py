@@ -26,6 +26,7 @@ from lettermta.message import Envelope, IdempotencyKey, Message, Peer, Refused, 
 from lettermta.smtp.channel_binding import Binding
 from lettermta.smtp.sasl import MECHANISMS, Mechanism
 from lettermta.smtp.scram import SCRAM_SHA_256, SCRAM_SHA_256_PLUS, Scram
+from lettermta.submission import suppressing
 from lettermta.submission.compose import Parsed, Terms, compose, parse
 from lettermta.submission.control import MetadataBounds
 from lettermta.submission.hygiene import HeaderRules, check_block, check_from, check_sender
@@ -193,7 +194,9 @@ class Submitter:
             content.discard()
             _count(error)
             return fail(error)
-        return self._spool.store(message, events).addCallbacks(self._stored, self._not_stored, (message,), {}, (content,))
+        return suppressing.store(self._spool, message, events, route).addCallbacks(
+            self._stored, self._not_stored, (message,), {}, (content,)
+        )
 
     def _check(self, envelope: Envelope, head: bytes, parsed: Parsed, project: Project) -> None:
         check_block(head, parsed.fields, parsed.kept, self._rules.header, smtputf8=envelope.options.smtputf8)
@@ -241,7 +244,7 @@ class Submitter:
             raise
         try:
             message, events = compose(draft.envelope, content, draft.parsed, draft.terms, idempotency)
-            await self._spool.store(message, events)
+            await suppressing.store(self._spool, message, events, draft.terms.route)
         except Exception:
             return self._not_stored(Failure(), content)  # type: ignore[no-untyped-call]
         return self._stored(None, message)

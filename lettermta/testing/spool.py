@@ -38,6 +38,8 @@ from lettermta.message import (
     domain_of,
 )  # fmt: skip
 from lettermta.spool.changes import STATES
+from lettermta.suppression import Suppression
+from lettermta.testing.suppressions import MemorySuppressions
 
 _PIECE = 65_536
 
@@ -150,6 +152,7 @@ class MemorySpool:
         self.outbox: list[tuple[int, Event]] = []
         self.cursors: dict[str, int] = {}
         self.keys: dict[tuple[str, str], tuple[IdempotencyKey, str]] = {}
+        self.suppressions = MemorySuppressions(self._commit)
         self.attempts: list[tuple[str, str, Attempt]] = []
         self.rules: list[HoldRule] = []
         self.broken: Exception | None = None
@@ -173,7 +176,10 @@ class MemorySpool:
             return fail(self.broken)
         if self.full:
             return fail(NotStored("the spool is full"))
-        self._commit(self._keep(message), events)
+        if message.idempotency is not None:
+            self.keys[message.project_id, message.idempotency.key] = (message.idempotency, message.id)
+        over = len(message.suppressed) == len(message.recipients)
+        self._commit([] if over else self._keep(message), events)
         return succeed(None)
 
     def _keep(self, message: Message) -> list[QueueEntry]:
@@ -185,12 +191,12 @@ class MemorySpool:
             lane = Lane(message.route_id, domain_of(recipient.address))
             one = StoredRecipient(self._recipients, recipient.address, lane, message.hold_until or message.created, recipient)
             one.state = State.QUEUED if message.hold_until is None else State.SCHEDULED
-            if message.held or any(rule.holds(message, lane.domain) for rule in self.rules):
+            if recipient.address in message.suppressed:
+                one.state, one.last_reply = State.SUPPRESSED, f"suppressed: {message.suppressed[recipient.address]}"
+            elif message.held or any(rule.holds(message, lane.domain) for rule in self.rules):
                 one.state, one.last_reply = State.HELD, message.held
             stored.recipients[self._recipients] = one
         self.stored[stored.number] = stored
-        if message.idempotency is not None:
-            self.keys[message.project_id, message.idempotency.key] = (message.idempotency, message.id)
         return list(_entries(stored, [one for one in stored.recipients.values() if one.state in WAITING]))
 
     def recall(self, project_id: str, key: str, now: float) -> Deferred[tuple[bytes, str] | None]:
@@ -205,6 +211,7 @@ class MemorySpool:
         events: Sequence[Event],
         attempt: Attempt | None = None,
         reports: Sequence[Message] = (),
+        suppressions: Sequence[Suppression] = (),
     ) -> Deferred[None]:
         """Store what an attempt came to, and the reports on it; the message goes when its last recipient is finished."""
         if self.broken is not None:
@@ -218,12 +225,13 @@ class MemorySpool:
                     recipient.state = outcome.state
                 if attempt is not None:
                     self.attempts.append((entry.id, recipient.address, attempt))
-                recipient.attempts += 1
+                recipient.attempts += outcome.state is not State.SUPPRESSED
                 recipient.handed_over |= outcome.handed_over
                 recipient.first_deferred, recipient.warned = outcome.first_deferred, outcome.warned
             if all(recipient.state in FINAL for recipient in stored.recipients.values()):
                 del self.stored[entry.number]
-        self._commit([new for report in reports for new in self._keep(report)], events)
+        added = self.suppressions.keep(suppressions)
+        self._commit([new for report in reports for new in self._keep(report)], [*events, *added])
         return succeed(None)
 
     def load(self, entry: QueueEntry) -> Deferred[IStoredContent]:
