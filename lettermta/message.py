@@ -321,6 +321,8 @@ class QueueEntry:
     """When the first of its recipients became due, or will: what is by age goes by this."""
     began: float | None = None
     """When its attempt began, by the monotonic clock; None before that."""
+    return_path: str | None = None
+    """What MAIL says in the sender's place, so that what comes back comes to us; then there is one recipient."""
 
 
 @frozen

@@ -43,7 +43,17 @@ from lettermta.spool.damage import SpoolDamaged
 from lettermta.spool.schema import SpoolVersionError
 from lettermta.spool.store import Spool, SpoolInUse
 from lettermta.submission.server import SubmissionServer
-from lettermta.wiring import OPENINGS, PluggedIn, make_edge, make_resolver, make_scheduler, make_submission, make_tls_policies, plug_in
+from lettermta.wiring import (
+    OPENINGS,
+    PluggedIn,
+    make_edge,
+    make_resolver,
+    make_return_paths,
+    make_scheduler,
+    make_submission,
+    make_tls_policies,
+    plug_in,
+)
 
 DRAIN_SECONDS = 10.0
 """How long sessions with a message in hand may take to finish when the daemon stops."""
@@ -130,7 +140,8 @@ class Lettermta(Service):
         self._dispatcher = Dispatcher(self._spool, self._sinks(), self._reactor, retention=config.events.retention)
         resolver = make_resolver(config, self._reactor)
         self._tls_policies = make_tls_policies(config, self._reactor, resolver)
-        self._scheduler = make_scheduler(config, self._reactor, self._directory, self._spool, resolver, self._tls_policies)
+        return_paths = make_return_paths(config, self._directory)
+        self._scheduler = make_scheduler(config, self._reactor, self._directory, self._spool, resolver, self._tls_policies, return_paths)
         operations = Operations(self._spool, self._scheduler, self._directory, time.time)
         try:
             self._control = control.listen(self._reactor, config.mta.state_dir, self._spool, operations)

@@ -17,8 +17,9 @@ from lettermta.config import BareLineEnds, Config, EightBitHeaders, Hook, Policy
 from lettermta.delivery.classes import Classifier
 from lettermta.delivery.reporter import Reporter, ReportRules
 from lettermta.delivery.resolver import Resolver, system_servers
+from lettermta.delivery.returns.path import ReturnPaths
 from lettermta.delivery.routing import Routing
-from lettermta.delivery.scheduler import Scheduler
+from lettermta.delivery.scheduler import Scheduler, whole
 from lettermta.delivery.tls.decision import TLSPolicies
 from lettermta.delivery.tls.https import HTTPSClient
 from lettermta.delivery.tls.mta_sts import MTASTS
@@ -133,8 +134,19 @@ def make_tls_policies(config: Config, reactor: Any, resolver: Resolver) -> TLSPo
     return TLSPolicies(resolver, delivery.port, delivery.dane and config.dns.trusted, sts, delivery.tls_ca_file)
 
 
+def make_return_paths(config: Config, directory: Directory) -> ReturnPaths:
+    """Return paths, which are of use as long as the events are kept that tell what they stand for."""
+    return ReturnPaths(directory, config.events.retention, time.time)
+
+
 def make_scheduler(
-    config: Config, reactor: Any, directory: Directory, spool: ISpool, resolver: IResolver, policies: TLSPolicies
+    config: Config,
+    reactor: Any,
+    directory: Directory,
+    spool: ISpool,
+    resolver: IResolver,
+    policies: TLSPolicies,
+    return_paths: ReturnPaths,
 ) -> Scheduler:
     """Delivery, from the schedule to the ways out."""
     delivery = config.delivery
@@ -162,4 +174,5 @@ def make_scheduler(
     rules = ReportRules(config.mta.hostname, delivery.bounce, delivery.delay_warning)
     reporter = Reporter(rules, spool.content, spool.load, routing.lifetime_of, time.time)
     classifier = Classifier(delivery.reply_classes)
-    return Scheduler(spool, routing.way, routing.schedule_of, reactor, time.time, reporter, classifier.classify)
+    parted = whole if delivery.capture_all else return_paths.parted
+    return Scheduler(spool, routing.way, routing.schedule_of, reactor, time.time, reporter, classifier.classify, parted)

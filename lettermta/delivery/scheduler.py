@@ -43,10 +43,16 @@ RECORD_AGAIN_SECONDS = 5.0
 """When what an attempt came to could not be stored, it is tried again after this."""
 
 
+def whole(entry: QueueEntry) -> Sequence[QueueEntry]:
+    """An entry's recipients stay together."""
+    return (entry,)
+
+
 @implementer(ISpoolListener)
 class Scheduler:
     """Runs delivery. ``way`` tells where a lane's mail goes, ``schedule_of`` when it is tried again; ``clock`` gives timers, ``now``
-    the wall clock for due times. Without a ``reporter`` no sender is told of anything.
+    the wall clock for due times. Without a ``reporter`` no sender is told of anything; without ``classify`` the shipped rules tell what
+    refusals are about. ``parted`` tells which recipients of an entry have to go by themselves.
     """
 
     log = Logger()
@@ -60,7 +66,9 @@ class Scheduler:
         now: Callable[[], float],
         reporter: Reporter | None = None,
         classify: Classify | None = None,
+        parted: Callable[[QueueEntry], Sequence[QueueEntry]] = whole,
     ) -> None:
+        self._parted = parted
         self._classify = classify or Classifier().classify
         self._spool = spool
         self._way = way
@@ -121,10 +129,11 @@ class Scheduler:
         """See ISpoolListener."""
         if self._stopping:
             return
+        now = self._now()
         for entry in entries:
-            if entry.due > self._now():
+            if entry.due > now:
                 self._expect(entry.lane, entry.due)
-                continue
+        for entry in self._parts([entry for entry in entries if entry.due <= now]):
             lane = self._lane(entry.lane)
             # What is asked for now may be in the answer too: then it is taken from there.
             left = lane.more or lane.full or lane.asking
@@ -138,6 +147,9 @@ class Scheduler:
 
     def events_stored(self, events: Sequence[tuple[int, Event]]) -> None:
         """See ISpoolListener: events are no business of the scheduler's."""
+
+    def _parts(self, entries: Sequence[QueueEntry]) -> Sequence[QueueEntry]:
+        return [part for entry in entries for part in self._parted(entry)]
 
     def _lane(self, key: Lane) -> LaneQueue:
         lane = self._lanes.get(key)
@@ -308,7 +320,7 @@ class Scheduler:
     def _fed(self, entries: Sequence[QueueEntry], lane: LaneQueue, limit: int, now: float) -> None:
         self._asked -= 1
         before = len(lane)
-        found = lane.answered(entries)
+        found = lane.answered(self._parts(entries))
         lane.shed(lane.window)
         self._hand += len(lane) - before
         if lane.elsewhere:

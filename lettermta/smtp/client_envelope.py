@@ -58,7 +58,8 @@ class EnvelopeWriter:
         if offered.size and self._size > offered.size:
             # RFC 1870 section 6.1.
             raise Unsendable(Reply(552, "5.3.4", f"The message is larger than the {offered.size} octets that the other side takes"))
-        sender = self._path(entry.sender, _BAD_SENDER) if entry.sender else b""
+        path = entry.return_path or entry.sender
+        sender = self._path(path, _BAD_SENDER) if path else b""
         size = b"" if offered.size is None else b" SIZE=%d" % self._size
         body = b"" if options.body is BodyType.SEVEN_BIT else self._body(options.body)
         utf8 = b""

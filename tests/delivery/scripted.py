@@ -11,7 +11,7 @@ from zope.interface import implementer
 
 from lettermta.delivery.reporter import Reporter, ReportRules
 from lettermta.delivery.schedule import Schedule
-from lettermta.delivery.scheduler import Scheduler
+from lettermta.delivery.scheduler import Scheduler, whole
 from lettermta.event import CREATED, message_event
 from lettermta.interfaces import IChannel, ISpool, ISpoolListener, ITransport
 from lettermta.message import Lane, Message, QueuedRecipient, QueueEntry, Recipient, Reply, Unreachable, Verdict, new_id
@@ -168,10 +168,11 @@ class World:
         self.schedules: dict[str, Sequence[float]] = {}
         """The delays of a route that has its own."""
         self.reporter = reporter and Reporter(reporter, self.spool.content, self.spool.load, lambda _: 432_000.0, self.now)
+        self.parted = whole
         self.scheduler = self.new_scheduler()
 
     def new_scheduler(self) -> Scheduler:
-        return Scheduler(self.spool, self.way, self.schedule_of, self.clock, self.now, self.reporter)
+        return Scheduler(self.spool, self.way, self.schedule_of, self.clock, self.now, self.reporter, parted=self.parted)
 
     def schedule_of(self, lane: Lane) -> Schedule:
         return Schedule(self.schedules.get(lane.route_id, self.delays), jitter=0.0)

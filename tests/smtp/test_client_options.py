@@ -48,6 +48,14 @@ def test_dsn_is_passed_on_as_it_came() -> None:
     ]
 
 
+def test_a_return_path_stands_in_the_senders_place_and_what_the_sender_asked_for_is_passed_on() -> None:
+    peer = offering("DSN")
+    asked = entry("b@in.test", envid="a b")
+    asked.return_path = "bxyz@rp.out.test"
+    peer.send(asked)
+    assert peer.wire.take().startswith(b"MAIL FROM:<bxyz@rp.out.test> ENVID=a+20b\r\nRCPT TO:<b@in.test>\r\n")
+
+
 def test_wishes_are_left_out_where_they_are_not_offered() -> None:
     peer = offering()
     wish = QueuedRecipient(1, "b@in.test", notify=frozenset([Notify.NEVER]), orcpt="rfc822;b@in.test")
