@@ -158,6 +158,18 @@ class ISuppressions(Interface):
         """Remove a value from a scope, for one reason or (None) for all; fires with what was removed."""
 
 
+class IFinisher(Interface):
+    """Brings a message into the form in which it leaves, once the peer is known."""
+
+    def finish(
+        entry: QueueEntry, content: IStoredContent, *, eight_bit: bool, binary: bool
+    ) -> tuple[QueueEntry, IStoredContent] | Deferred[tuple[QueueEntry, IStoredContent]]:
+        """The entry and its content as a peer is to get them that takes 8BITMIME (RFC 6152) and BINARYMIME (RFC 3030), or does not.
+
+        Raises, or fails with, :class:`~lettermta.smtp.client_envelope.Unsendable` when there is no such form.
+        """
+
+
 class ISpool(Interface):
     """Durable storage of messages, recipients and the events outbox. Every Deferred that stands for a write fires after its sync."""
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 from attrs import frozen
+from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
 from zope.interface.interface import InterfaceClass
 
@@ -15,6 +16,8 @@ from lettermta.accounts.directory import Directory
 from lettermta.accounts.scram_keys import ScramKeys
 from lettermta.config import BareLineEnds, Config, EightBitHeaders, Hook, Policy, PolicyFailure, Security
 from lettermta.delivery.classes import Classifier
+from lettermta.delivery.dkim.signer import Signer
+from lettermta.delivery.finishing import Finisher
 from lettermta.delivery.reporter import Reporter, ReportRules
 from lettermta.delivery.resolver import Resolver, system_servers
 from lettermta.delivery.returns.path import ReturnPaths
@@ -41,6 +44,15 @@ SHUT_OUT_SECONDS = 600.0
 """How long an address with too many failed logins is not let in."""
 
 OPENINGS = {Security.STARTTLS: Opening.CLEAR, Security.TLS: Opening.TLS, Security.AUTO: Opening.DETECT}
+
+
+def threads_of(reactor: Any) -> Callable[..., Deferred[Any]]:
+    """Runs a function in one of the reactor's threads."""
+
+    def threaded(function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+        return deferToThreadPool(reactor, reactor.getThreadPool(), function, *arguments)
+
+    return threaded
 
 
 def make_edge(config: Config, reactor: Any, connections: int) -> Edge:
@@ -92,9 +104,6 @@ def make_submission(
 ) -> Submission:
     """What the submission of all listeners has in common."""
 
-    def threaded(function: Any, *arguments: Any) -> Any:
-        return deferToThreadPool(reactor, reactor.getThreadPool(), function, *arguments)
-
     rules = SubmissionRules(
         hostname=config.mta.hostname,
         usernames=config.submission.usernames,
@@ -114,7 +123,7 @@ def make_submission(
         lenient=config.submission.policy_failure is PolicyFailure.ACCEPT,
         metadata=rules.metadata,
     )
-    return Submission(rules, directory, spool, ScramKeys(directory, rules.usernames, threaded), asked if policies else None)
+    return Submission(rules, directory, spool, ScramKeys(directory, rules.usernames, threads_of(reactor)), asked if policies else None)
 
 
 def make_resolver(config: Config, reactor: Any) -> Resolver:
@@ -158,6 +167,7 @@ def make_scheduler(
         connect_timeout=delivery.connect_timeout,
         command_timeout=delivery.command_timeout,
         data_timeout=delivery.data_timeout,
+        finisher=Finisher(Signer(directory, threads_of(reactor), time.time)),
     )
     routing = Routing(
         reactor=reactor,

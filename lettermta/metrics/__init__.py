@@ -349,6 +349,20 @@ REPORTS = _delivery.counters(
     Label("result", "what came of it", {"stored": "on its way", "over_rate": "not sent: that sender has had too many in a minute"}),
 )
 REPORTS_FAILED = _delivery.counter("lettermta_reports_failed", "Reports that could not be delivered; only the log tells of them.")
+DKIM_MESSAGES = _delivery.counters(
+    "lettermta_dkim_messages",
+    "Messages on their way out by SMTP, each attempt of one once, by what became of their DKIM signatures.",
+    Label(
+        "result",
+        "what became of them",
+        {
+            "signed": "signed by all keys of the author's domain that sign",
+            "known": "the signatures of an earlier attempt, or of one to another domain, were used again",
+            "no_key": "not signed: none of the project's domains with keys is the author's, or (relaxed alignment) above it",
+            "unusable_key": "put off: a key can't be read",
+        },
+    ),
+)
 CHANNELS_OPEN = _delivery.gauge("lettermta_channels_open", "Channels (outgoing connections, mostly) that are open now, idle ones included.")
 CHANNELS_OPENED = _delivery.counters(
     "lettermta_channels_opened",

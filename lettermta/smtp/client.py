@@ -17,21 +17,26 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from attrs import evolve, frozen
-from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from lettermta.interfaces import IChannel, IStoredContent
+from lettermta.interfaces import IChannel, IFinisher, IStoredContent
 from lettermta.message import QueueEntry, Reply, Unreachable, Verdict
 from lettermta.smtp.client_auth import Credentials, UnexpectedChallenge, choose
 from lettermta.smtp.client_capabilities import NOTHING_OFFERED, Capabilities
 from lettermta.smtp.client_chunks import ChunkTransaction
 from lettermta.smtp.client_data import DataTransaction
 from lettermta.smtp.client_dialogue import Dialogue, IClientWire
+from lettermta.smtp.client_envelope import Unsendable
 from lettermta.smtp.client_replies import reply_of
 from lettermta.smtp.client_transaction import Transaction
 
+_log = Logger()
+
+_NOT_READY = Reply(451, "4.3.0", "The content could not be made ready to leave")
 _NOT_USABLE = Reply(451, "4.4.2", "The connection was no longer usable")
 _ABANDONED = Reply(451, "4.4.2", "The attempt was given up")
 
@@ -95,6 +100,8 @@ class ClientSettings:
     """How many transactions one connection carries."""
     wall_clock: Callable[[], float] = time.time
     """Seconds since the epoch, for deadlines that the message names."""
+    finisher: IFinisher | None = None
+    """What is done to each message before it is sent; None: nothing."""
 
 
 @implementer(IChannel)
@@ -191,6 +198,22 @@ class ClientSession:
         if entry.options.require_tls and (fault := self._no_require_tls()) is not None:
             reply = Reply(550, "5.7.30", f"REQUIRETLS support required: {fault}")
             return succeed([Verdict(recipient, reply, remote=False) for recipient in entry.recipients])
+        finisher, offered = self._settings.finisher, self.capabilities
+        if finisher is None:
+            return self._send(entry, content)
+        finished = maybeDeferred(finisher.finish, entry, content, eight_bit=offered.eight_bit, binary=offered.binary)
+        return finished.addCallbacks(lambda ready: self._send(*ready), self._not_finished, errbackArgs=(entry,))
+
+    def _not_finished(self, failure: Failure, entry: QueueEntry) -> Sequence[Verdict]:
+        """A message that can't be brought into the form that the peer takes."""
+        if isinstance(failure.value, Unsendable):
+            reply = failure.value.reply
+        else:
+            _log.failure("{id} could not be made ready to leave", failure, id=entry.id)
+            reply = _NOT_READY
+        return [Verdict(recipient, reply, remote=False) for recipient in entry.recipients]
+
+    def _send(self, entry: QueueEntry, content: IStoredContent) -> Deferred[Sequence[Verdict]]:
         at_once = self.capabilities.rcpt_max
         if at_once is None or len(entry.recipients) <= at_once:
             return self._transact(entry, content)

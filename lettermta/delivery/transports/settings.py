@@ -5,6 +5,7 @@ from __future__ import annotations
 from attrs import field, frozen
 
 from lettermta.delivery.address_policy import Network, networks
+from lettermta.interfaces import IFinisher
 from lettermta.smtp.client import ClientSettings, TLSMode
 from lettermta.smtp.client_auth import Credentials
 from lettermta.smtp.client_tls import SessionCache
@@ -24,6 +25,8 @@ class DeliverySettings:
     command_timeout: float = 300.0
     data_timeout: float = 600.0
     messages_per_connection: int = 1000
+    finisher: IFinisher | None = None
+    """What is done to each message before it is sent; None: nothing."""
 
     sessions: SessionCache = field(factory=SessionCache, eq=False, repr=False)
     """TLS sessions that can be resumed."""
@@ -36,4 +39,5 @@ class DeliverySettings:
             command_timeout=self.command_timeout,
             data_timeout=self.data_timeout,
             messages=self.messages_per_connection,
+            finisher=self.finisher,
         )

@@ -1,0 +1,175 @@
+"""Who signs what: a message gets the signatures of its author's domain, by all keys of that domain that sign now.
+
+Promises that not one octet of what is signed changes: the signatures stand on top of it. A domain without keys is no fault, its mail leaves
+unsigned and is counted; a key that can't be used is one, and the mail waits for it rather than to leave unsigned. A message is signed as it
+leaves: keys that were rotated while it was queued are the new ones. What has been signed is known for a while, so a message that goes to
+many domains, or is tried again soon, is signed once.
+
+Signing takes some 0.25 ms, most of it the RSA signature. A body that is in a file is hashed in a thread, one message at a time.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from typing import cast
+
+from twisted.internet.defer import Deferred, DeferredLock
+from twisted.logger import Logger
+
+from lettermta import metrics
+from lettermta.accounts.directory import Directory
+from lettermta.accounts.errors import InvalidAccount
+from lettermta.accounts.model import DomainKey
+from lettermta.accounts.rules import domain_name
+from lettermta.accounts.vault import Unsealable
+from lettermta.delivery.dkim.canonical import BodyHash, body_hash, split_fields
+from lettermta.delivery.dkim.signature import Signing, signatures, signing
+from lettermta.delivery.leaving import ToppedContent, WholeContent, split
+from lettermta.header import mailboxes
+from lettermta.interfaces import IStoredContent
+from lettermta.message import BodyType, QueueEntry, Reply, domain_of
+from lettermta.smtp.client_content import AsItIs, LineEnds, Passage, with_crlf
+from lettermta.smtp.client_envelope import Unsendable
+
+_REMEMBERED = 1000
+"""Messages whose signatures are known, some 2 KB each."""
+_MOST_KEYS = 4096
+"""Keys that are ready for use, some 5 KB each."""
+
+_SIGNED = metrics.DKIM_MESSAGES["signed"]
+_KNOWN = metrics.DKIM_MESSAGES["known"]
+_NO_KEY = metrics.DKIM_MESSAGES["no_key"]
+_UNUSABLE = metrics.DKIM_MESSAGES["unusable_key"]
+
+_KEY_UNUSABLE = Reply(451, "4.3.5", "The key that the message is to be signed with can't be used")
+
+Threaded = Callable[..., Deferred[None]]
+"""Runs a function off the reactor's thread."""
+Fields = Sequence[tuple[bytes, bytes]]
+_Mark = tuple[str, str, tuple[str, ...]]
+
+
+class Signer:
+    """Signs for the domains in the directory. ``now`` is the wall clock, for ``t=``."""
+
+    log = Logger()
+
+    def __init__(self, directory: Directory, threaded: Threaded, now: Callable[[], float]) -> None:
+        self._directory = directory
+        self._threaded = threaded
+        self._now = now
+        self._keys: dict[str, Signing] = {}
+        self._known: OrderedDict[_Mark, bytes] = OrderedDict()
+        self._turn = DeferredLock()
+
+    def sign(self, entry: QueueEntry, content: IStoredContent, form: str) -> IStoredContent | Deferred[IStoredContent]:
+        """The content with its signatures on top, or as it is where nobody signs it; a Deferred for what is not in memory.
+
+        ``form`` tells apart the forms in which one message may leave. Raises (or fails with) Unsendable, for now, when a key can't be used;
+        fails as reading the content fails.
+        """
+        route = self._directory.route_by_id(entry.lane.route_id)
+        if route is None or not self._directory.domains(route.project_id):
+            _NO_KEY.inc()
+            return content
+        whole = content.whole()
+        if whole is None:
+            return Deferred.fromCoroutine(self._sign_large(entry, content, form, route.project_id))
+        if entry.options.body is not BodyType.BINARY:
+            # What leaves is what is signed, so it has to be brought to its lines' ends first.
+            whole = with_crlf(whole)
+        head, body = split(whole)
+        fields = split_fields(head)
+        found = self._signers(fields, route.project_id)
+        if found is None:
+            return content
+        mark = (entry.id, form, found[1])
+        top = self._recall(mark)
+        if top is None:
+            top = self._remember(mark, signatures(fields, body_hash(body), found[0], self._now()))
+        return WholeContent(top + whole)
+
+    async def _sign_large(self, entry: QueueEntry, content: IStoredContent, form: str, project_id: str) -> IStoredContent:
+        """The same for a content that is read in pieces: once for its hash, and once more when it is sent."""
+        passage: Passage = AsItIs() if entry.options.body is BodyType.BINARY else LineEnds()
+        async with aclosing(cast("AsyncGenerator[bytes, None]", content.pieces())) as pieces:
+            front = b""
+            while b"\r\n\r\n" not in front and not front.startswith(b"\r\n"):
+                piece = await anext(pieces, b"")
+                if not piece:
+                    break
+                front += passage.feed(piece)
+            head, body = split(front)
+            fields = split_fields(head)
+            found = self._signers(fields, project_id)
+            if found is None:
+                return content
+            mark = (entry.id, form, found[1])
+            await self._turn.acquire()
+            try:
+                top = self._recall(mark)
+                if top is None:
+                    hashed = BodyHash()
+                    hashed.update(body)
+                    async for piece in pieces:
+                        await self._threaded(_add, hashed, passage, piece)
+                    hashed.update(passage.finish())
+                    top = self._remember(mark, signatures(fields, hashed.digest(), found[0], self._now()))
+            finally:
+                self._turn.release()
+        return ToppedContent(top, content)
+
+    def _signers(self, fields: Fields, project_id: str) -> tuple[Sequence[Signing], tuple[str, ...]] | None:
+        """The keys that sign for the author's domain, and their ids; None where there are none."""
+        author = _author_domain(fields)
+        found = None if author is None else self._directory.signing_keys(project_id, author)
+        if found is None:
+            _NO_KEY.inc()
+            return None
+        domain, keys = found
+        return [self._keys.get(key.id) or self._load(domain, key) for key in keys], tuple([key.id for key in keys])
+
+    def _load(self, domain: str, key: DomainKey) -> Signing:
+        try:
+            loaded = signing(domain, key.selector, self._directory.private_key(key))
+        except Unsealable as fault:
+            _UNUSABLE.inc()
+            self.log.error(
+                "mail of {domain} waits: its key {selector} can't be used: {fault}", domain=domain, selector=key.selector, fault=fault
+            )
+            raise Unsendable(_KEY_UNUSABLE) from fault
+        if len(self._keys) >= _MOST_KEYS:
+            self._keys.clear()
+        self._keys[key.id] = loaded
+        return loaded
+
+    def _recall(self, mark: _Mark) -> bytes | None:
+        top = self._known.get(mark)
+        if top is not None:
+            _KNOWN.inc()
+        return top
+
+    def _remember(self, mark: _Mark, top: bytes) -> bytes:
+        _SIGNED.inc()
+        while len(self._known) >= _REMEMBERED:
+            self._known.popitem(last=False)
+        self._known[mark] = top
+        return top
+
+
+def _add(hashed: BodyHash, passage: Passage, piece: bytes) -> None:
+    hashed.update(passage.feed(piece))
+
+
+def _author_domain(fields: Fields) -> str | None:
+    """The domain of the first mailbox in From, as the accounts write it."""
+    for name, value in fields:
+        if name == b"from":
+            for _, address in mailboxes([value.decode("utf-8", "replace")]):
+                try:
+                    return domain_name(domain_of(address))
+                except InvalidAccount:
+                    return None
+    return None
