@@ -84,16 +84,20 @@ class HTTPSClient:
 
     async def post(self, url: str, media_type: str, body: bytes) -> Answer:
         """The answer to POST, whatever its status. Raises HTTPSFailed."""
-        return await self._within(self._exchange(b"POST", url, {"Content-Type": media_type}, body))
+        return await self._within(self._exchange(b"POST", url, {b"Content-Type": media_type.encode()}, body))
 
     async def _within(self, exchange: Any) -> Answer:
         waiting: Deferred[Answer] = Deferred.fromCoroutine(exchange)
+        ends = self.reactor.seconds() + SECONDS
         try:
             return await waiting.addTimeout(SECONDS, self.reactor)
-        except (TimeoutError, CancelledError):
+        except (TimeoutError, CancelledError, HTTPSFailed) as error:
+            # What a connection ends with that was given up looks like any other failure.
+            if self.reactor.seconds() < ends and isinstance(error, HTTPSFailed):
+                raise
             raise HTTPSFailed("it took too long") from None
 
-    async def _exchange(self, method: bytes, url: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
+    async def _exchange(self, method: bytes, url: str, headers: Mapping[bytes, bytes], body: bytes | None) -> Answer:
         try:
             parts = urlsplit(url)
             host, port = parts.hostname or "", parts.port or self.port
@@ -123,13 +127,13 @@ class HTTPSClient:
         return permitted[:_MOST_ADDRESSES]
 
     async def _ask(
-        self, address: str, port: int, host: str, method: bytes, url: str, headers: Mapping[str, str], body: bytes | None
+        self, address: str, port: int, host: str, method: bytes, url: str, headers: Mapping[bytes, bytes], body: bytes | None
     ) -> Answer:
-        endpoint = self._endpoint(address, port, host)
+        family = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
+        bounded = _Bounded(family(self.reactor, address, port, timeout=SECONDS / 2))
+        endpoint = wrapClientTLS(self._options(host), bounded)
         agent = cast(Any, Agent).usingEndpointFactory(self.reactor, _Pinned(endpoint))
-        head = Headers({"User-Agent": [f"lettermta/{__version__}"]})
-        for name, value in headers.items():
-            head.setRawHeaders(name, [value])
+        head = Headers({b"User-Agent": [f"lettermta/{__version__}".encode()], **{name: [value] for name, value in headers.items()}})
         try:
             response = await agent.request(method, url.encode("ascii"), head, None if body is None else _Body(body))
             return Answer(response.code, _media_type(response), await _read(response))
@@ -137,15 +141,15 @@ class HTTPSClient:
             raise _failed(host, [reason.value for reason in error.reasons]) from None
         except (SSL.Error, VerificationError, CertificateError, ConnectionClosed) as error:
             raise _failed(host, [error]) from None
+        finally:
+            bounded.abort()
 
-    def _endpoint(self, address: str, port: int, host: str) -> IStreamClientEndpoint:
+    def _options(self, host: str) -> Any:
         try:
             roots = _platform_trust() if self.trust is None else _trust(_certificates(self.trust))
-            options = optionsForClientTLS(host, trustRoot=roots, extraCertificateOptions={"raiseMinimumTo": TLSVersion.TLSv1_2})
+            return optionsForClientTLS(host, trustRoot=roots, extraCertificateOptions={"raiseMinimumTo": TLSVersion.TLSv1_2})
         except ValueError as error:
             raise HTTPSFailed(f"TLS can't be done with {host}: {error}", tls=True) from None
-        family = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
-        return wrapClientTLS(options, _Bounded(family(self.reactor, address, port, timeout=SECONDS / 2)))
 
 
 def _certificates(path: Path) -> list[Any]:
@@ -153,8 +157,8 @@ def _certificates(path: Path) -> list[Any]:
 
 
 def _media_type(response: IResponse) -> str:
-    values = response.headers.getRawHeaders("Content-Type") or [""]
-    return str(values[0]).partition(";")[0].strip().lower()
+    values = response.headers.getRawHeaders(b"Content-Type") or [b""]
+    return bytes(values[0]).decode("ascii", "replace").partition(";")[0].strip().lower()
 
 
 def _failed(host: str, errors: Sequence[BaseException]) -> HTTPSFailed:
@@ -212,7 +216,7 @@ class _Read(Protocol):
     """Gathers a response's body."""
 
     def __init__(self) -> None:
-        self.done: Deferred[bytes] = Deferred(lambda _: cast(Any, self.transport).abortConnection())
+        self.done: Deferred[bytes] = Deferred()
         self._octets = bytearray()
 
     def dataReceived(self, data: bytes) -> None:
@@ -238,13 +242,24 @@ def _read(response: IResponse) -> Deferred[bytes]:
 @implementer(IStreamClientEndpoint)
 @define
 class _Bounded:
-    """An endpoint whose connections are cut when more comes in than an answer may have; TLS adds little to it."""
+    """An endpoint whose connection is cut when more comes in than an answer may have; TLS adds little to it."""
 
     _endpoint: IStreamClientEndpoint
+    _counted: Any = None
+
+    def abort(self) -> None:
+        """Close the connection, if there is one."""
+        if self._counted is not None:
+            self._counted.transport.abortConnection()
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """See IStreamClientEndpoint."""
-        return self._endpoint.connect(cast(Any, _Counting)(protocolFactory))
+        connected: Deferred[Any] = self._endpoint.connect(cast(Any, _Counting)(protocolFactory))
+        return connected.addCallback(self._connected)
+
+    def _connected(self, counted: Any) -> IProtocol:
+        self._counted = counted
+        return cast(IProtocol, counted.wrappedProtocol)
 
 
 class _Counted(ProtocolWrapper):

@@ -52,8 +52,8 @@ class STSPolicy:
     def names(self, host: str) -> bool:
         """Whether an MX host is one of the policy's (section 4.1)."""
         host = host.rstrip(".").lower()
-        above = host.partition(".")[2]
-        return any(pattern == host or (pattern.startswith("*.") and above == pattern[2:]) for pattern in self.mx)
+        label, _, above = host.partition(".")
+        return any(pattern == host or (bool(label) and pattern.startswith("*.") and above == pattern[2:]) for pattern in self.mx)
 
 
 def announced(texts: Sequence[str]) -> str | None:
