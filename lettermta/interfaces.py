@@ -31,6 +31,7 @@ from lettermta.message import (
 )
 from lettermta.policy import PolicyMessage, PolicyVerdict
 from lettermta.suppression import Mailing, Scope, Suppression, SuppressionReason
+from lettermta.webhook import Attempted, Delivery, NewDelivery
 
 
 class IContent(Interface):
@@ -321,3 +322,36 @@ class ISubmissionPolicy(Interface):
 
     def look_at(message: PolicyMessage) -> Deferred[PolicyVerdict | None] | PolicyVerdict | None:
         """Decide what becomes of a message; None takes it as it is. Raise, or have the Deferred fail, to come to no verdict."""
+
+
+class IDeliveries(Interface):
+    """What webhooks are to be told, and what came of it. What is written outlives the process; ``sync`` makes it outlive the machine."""
+
+    def add(new: Sequence[NewDelivery], now: float) -> Deferred[None]:
+        """Have events told to their webhooks, due at once; what is on record already is left as it is."""
+
+    def sync() -> Deferred[None]:
+        """Sync all that was written before."""
+
+    def record(attempted: Sequence[Attempted]) -> Deferred[None]:
+        """Note what came of attempts."""
+
+    def due(webhook_id: str, now: float, limit: int) -> Deferred[tuple[Sequence[Delivery], float | None]]:
+        """The webhook's deliveries that are due, at most ``limit``, earliest first; and when the first of the others is due."""
+
+    def waiting() -> Deferred[Mapping[str, tuple[int, float]]]:
+        """Of each webhook with deliveries that are not over: how many there are, and since when the first one waits."""
+
+    def changed_by_others() -> Deferred[bool]:
+        """Whether another process has written since it was asked last."""
+
+    def expire(before: float, problem: str) -> Deferred[int]:
+        """End the deliveries that wait since before that time, for the reason ``problem``; fires with how many."""
+
+    def forget(before: float, webhook_ids: Sequence[str]) -> Deferred[int]:
+        """Forget some records of deliveries that were over before that time, and some of webhooks that are not among those; fires with how
+        many.
+        """
+
+    def close() -> Deferred[None]:
+        """Finish what waits, and let go of the files."""

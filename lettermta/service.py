@@ -52,6 +52,7 @@ from lettermta.wiring import (
     make_scheduler,
     make_submission,
     make_tls_policies,
+    make_webhooks,
     plug_in,
 )
 
@@ -137,6 +138,7 @@ class Lettermta(Service):
             _end(f"lettermta can't start: {error}", os.EX_UNAVAILABLE)
         except OSError as error:
             _end(_state_fault(config, error), os.EX_CANTCREAT)
+        self._webhooks = make_webhooks(config, self._reactor, self._directory)
         self._dispatcher = Dispatcher(self._spool, self._sinks(), self._reactor, retention=config.events.retention)
         resolver = make_resolver(config, self._reactor)
         self._tls_policies = make_tls_policies(config, self._reactor, resolver)
@@ -154,6 +156,8 @@ class Lettermta(Service):
         metrics.REGISTRY.measure("spool", lambda: Deferred.fromCoroutine(self._spool.measure()))
         metrics.REGISTRY.measure("delivery", self._scheduler.measure)
         metrics.REGISTRY.measure("events", self._dispatcher.measure)
+        metrics.REGISTRY.measure("webhooks", self._webhooks.measure)
+        self._health.check("webhooks", self._webhooks.complaint, http.Severity.WARNING)
         metrics.REGISTRY.measure("dns", resolver.measure)
         Deferred.fromCoroutine(self._start()).addErrback(self._start_failed)
 
@@ -228,6 +232,7 @@ class Lettermta(Service):
         sinks: list[IEventSink] = [HookSink(dotted, hook, self._reactor) for dotted, hook in self._plugged.hooks]
         if self._config.events.json_log is not None:
             sinks.append(JSONLog(self._config.events.json_log, self._reactor))
+        sinks.append(self._webhooks)
         return sinks
 
     def _configured_tls(self, config: Config) -> Mapping[str, ServerTLS]:

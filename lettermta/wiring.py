@@ -28,6 +28,7 @@ from lettermta.delivery.tls.https import HTTPSClient
 from lettermta.delivery.tls.mta_sts import MTASTS
 from lettermta.delivery.tls.sts_files import PolicyFiles
 from lettermta.delivery.transports.settings import DeliverySettings
+from lettermta.events.webhooks.process import WebhookSink
 from lettermta.interfaces import IEventHook, IResolver, ISpool, ISubmissionPolicy
 from lettermta.plugged import NO_SETTINGS, Unpluggable, plug
 from lettermta.smtp.admission import Admission, Caps, LoginGuard, Pace
@@ -37,6 +38,7 @@ from lettermta.smtp.transaction import ContentRules
 from lettermta.submission.hygiene import HeaderRules
 from lettermta.submission.policies import NamedPolicy, Policies
 from lettermta.submission.server import Submission, SubmissionRules
+from lettermta.webhook_sender import settings_for as webhook_settings
 
 NETWORK_SHARE = 4
 """A network may have so many times the connections of an address."""
@@ -124,6 +126,19 @@ def make_submission(
         metadata=rules.metadata,
     )
     return Submission(rules, directory, spool, ScramKeys(directory, rules.usernames, threads_of(reactor)), asked if policies else None)
+
+
+def make_webhooks(config: Config, reactor: Any, directory: Directory) -> WebhookSink:
+    """The reader of the outbox that has webhooks told."""
+    events = config.events
+    settings = webhook_settings(
+        config.mta.state_dir,
+        concurrency=events.webhook_concurrency,
+        delays=events.webhook_schedule,
+        allowed=events.webhook_allow_networks,
+        retention=events.webhook_retention,
+    )
+    return WebhookSink(directory.webhooks, settings, reactor)
 
 
 def make_resolver(config: Config, reactor: Any) -> Resolver:

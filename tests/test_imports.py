@@ -14,7 +14,9 @@ import lettermta
 PACKAGE = Path(lettermta.__file__).parent
 ROOT = Path(__file__).parent.parent
 
-BOTTOM = {"message", "suppression", "header", "event", "interfaces", "config", "metrics", "plugged", "policy"}
+BOTTOM = {
+    "message", "suppression", "header", "event", "webhook", "address_policy", "interfaces", "config", "metrics", "plugged", "policy",
+}  # fmt: skip
 ABOVE = BOTTOM | {"smtp", "accounts"}
 BELOW_OPS = ABOVE | {"spool", "submission", "delivery", "events"}
 MAY_IMPORT = {
@@ -23,7 +25,9 @@ MAY_IMPORT = {
     "event": {"message"},
     "policy": {"message"},
     "suppression": {"message"},
-    "interfaces": {"message", "event", "policy", "suppression"},
+    "webhook": set(),
+    "address_policy": set(),
+    "interfaces": {"message", "event", "webhook", "policy", "suppression"},
     "config": {"message", "event", "interfaces"},
     "metrics": set(),
     "plugged": set(),
@@ -35,7 +39,8 @@ MAY_IMPORT = {
     "events": ABOVE,
     "testing": BELOW_OPS,
     "ops": BELOW_OPS,
-    "wiring": BELOW_OPS,
+    "wiring": BELOW_OPS | {"webhook_sender"},
+    "webhook_sender": BELOW_OPS,
     "service": BELOW_OPS | {"ops", "wiring"},
 }
 """For each part of lettermta the others it may import; every part may import itself."""

@@ -23,6 +23,8 @@ from lettermta.accounts.vault import Unsealable, Vault
 from lettermta.event import NAMES, SOFT_BOUNCED
 from lettermta.message import new_id
 
+BY_OWNER = "switched off by its owner"
+"""The reason where nothing went wrong."""
 OVERLAP = 86_400.0
 """Seconds that a former secret goes on to sign by default."""
 _PREFIX = "whsec_"
@@ -55,6 +57,11 @@ class Webhook:
     disabled: float | None = None
     """When it was switched off, or None while it is on."""
     disabled_reason: str = ""
+
+    @property
+    def given_up(self) -> bool:
+        """Whether it was switched off by us, for what its endpoint answered."""
+        return self.disabled is not None and self.disabled_reason != BY_OWNER
 
     def signing_secrets(self, now: float) -> tuple[str, ...]:
         """The secrets that sign at ``now``, the one in force first."""

@@ -546,6 +546,19 @@ class Events(Section):
     retention: float = key(
         kinds.DURATION, "How long events are kept to be read again; what a reader has yet to take is kept longer.", default="7d"
     )
+    webhook_concurrency: int = key(kinds.NUMBER, "Requests that may be under way at the same time for each webhook.", default="10")
+    webhook_schedule: tuple[float, ...] = key(
+        kinds.DURATIONS,
+        "Delays before the second and each further attempt to tell a webhook of an event; behind the last one it is given up.",
+        default="5s, 5m, 30m, 2h, 5h, 10h, 14h, 20h, 24h",
+    )
+    webhook_allow_networks: tuple[Network, ...] = key(
+        kinds.NETWORKS,
+        "Loopback and private addresses in these networks may be endpoints of webhooks; all others of that sort are refused.",
+        default="",
+        example="10.0.0.0/8",
+    )
+    webhook_retention: float = key(kinds.DURATION, "How long records of deliveries to webhooks are kept.", default="7d")
     hooks: tuple[str, ...] = key(
         kinds.HOOKS, "Python classes (IEventHook) that get every event.", default="", example="example_hooks.billing.CountMail"
     )

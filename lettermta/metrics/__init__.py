@@ -512,6 +512,35 @@ EVENTS_BEHIND = _events.gauges(
 EVENTS_WORKING = _events.gauges("lettermta_events_working", "1 while a reader takes events, 0 while it is left alone or stopped.", SINK)
 EVENTS_FORGOTTEN = _events.counter("lettermta_events_forgotten", "Events removed from the outbox behind the retention time.")
 
+# -- webhooks
+
+_webhooks = REGISTRY.part("Webhooks")
+
+WEBHOOK_ATTEMPTS = _webhooks.counters(
+    "lettermta_webhook_attempts",
+    "Requests that were made to tell a webhook of an event, repeats included.",
+    Label(
+        "status",
+        "what came of it",
+        {
+            "success": "2xx",
+            "failed": "no answer that counts: no connection, an address that isn't allowed, a redirect",
+            "client_error": "4xx",
+            "server_error": "5xx",
+            "timeout": "no whole answer in time",
+        },
+    ),
+)
+WEBHOOK_PENDING = _webhooks.gauge(
+    "lettermta_webhook_pending", "Deliveries to webhooks that are not over, those of webhooks that are off too."
+)
+WEBHOOK_OLDEST_SECONDS = _webhooks.gauge("lettermta_webhook_oldest_seconds", "How long the one of them waits that waits longest.")
+WEBHOOKS_FAILING = _webhooks.gauge(
+    "lettermta_webhooks_failing", "Webhooks that are on and whose requests all failed for five minutes or more."
+)
+WEBHOOKS_OFF = _webhooks.gauge("lettermta_webhooks_off", "Webhooks that are switched off, by their owner or for a 410.")
+WEBHOOK_RESTARTS = _webhooks.counter("lettermta_webhook_restarts", "Times that the process which sends webhooks ended unasked.")
+
 # -- accounts
 
 _accounts = REGISTRY.part("Accounts")

@@ -20,10 +20,20 @@ T = TypeVar("T")
 _Question = tuple[Callable[..., Any], tuple[Any, ...], "Deferred[Any]"]
 
 
-class Reader:
-    """Runs questions (functions of a connection) in its thread."""
+def _to_read(path: Path) -> sqlite3.Connection:
+    return connect(path, writable=False)
 
-    def __init__(self, path: Path, to_reactor: Callable[..., object]) -> None:
+
+class Reader:
+    """Runs questions (functions of a connection) in its thread; ``opening`` makes the connection."""
+
+    def __init__(
+        self,
+        path: Path,
+        to_reactor: Callable[..., object],
+        opening: Callable[[Path], sqlite3.Connection] = _to_read,
+    ) -> None:
+        self._opening = opening
         self._path = path
         self._to_reactor = to_reactor
         self._queue: SimpleQueue[_Question | None] = SimpleQueue()
@@ -46,7 +56,7 @@ class Reader:
         return self.closed
 
     def _run(self) -> None:
-        connection = connect(self._path, writable=False)
+        connection = self._opening(self._path)
         try:
             while (asked := self._queue.get()) is not None:
                 self._answer(connection, *asked)

@@ -31,7 +31,7 @@ from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from lettermta.delivery.address_policy import permits
+from lettermta.address_policy import permits
 from lettermta.delivery.dns_wire import Server, TryFailed
 from lettermta.delivery.resolver import NoSuchDomain, TemporaryDNSFailure
 from lettermta.delivery.transports.capture import CaptureTransport

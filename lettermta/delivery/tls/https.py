@@ -32,7 +32,7 @@ from twisted.web.iweb import IBodyProducer, IResponse
 from zope.interface import implementer
 
 from lettermta import __version__
-from lettermta.delivery.address_policy import Network, permits
+from lettermta.address_policy import Network, permits
 from lettermta.delivery.resolver import DNSFailure
 from lettermta.interfaces import IResolver
 

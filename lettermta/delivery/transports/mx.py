@@ -16,7 +16,7 @@ from attrs import define, field
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from lettermta.delivery.address_policy import permits
+from lettermta.address_policy import permits
 from lettermta.delivery.resolver import NoSuchDomain, TemporaryDNSFailure
 from lettermta.delivery.tls.decision import TLSPolicies
 from lettermta.delivery.tls.policy import UNCOUNTED, plain

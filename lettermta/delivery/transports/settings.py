@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from attrs import field, frozen
 
-from lettermta.delivery.address_policy import Network, networks
+from lettermta.address_policy import Network, networks
 from lettermta.interfaces import IFinisher
 from lettermta.smtp.client import ClientSettings, TLSMode
 from lettermta.smtp.client_auth import Credentials

@@ -11,7 +11,7 @@ from attrs import evolve
 
 from lettermta.accounts.shown import shown_webhook
 from lettermta.accounts.store import AccountStore
-from lettermta.accounts.webhooks import OVERLAP, Webhook, WebhookStore
+from lettermta.accounts.webhooks import BY_OWNER, OVERLAP, Webhook, WebhookStore
 from lettermta.config import kinds
 from lettermta.event import timestamp
 from lettermta.ops.admin.commands import Commands
@@ -120,7 +120,7 @@ def _enable(args: argparse.Namespace, store: AccountStore) -> None:
 
 
 def _disable(args: argparse.Namespace, store: AccountStore) -> None:
-    webhook = WebhookStore(store).disable(args.id, "switched off by the operator")
+    webhook = WebhookStore(store).disable(args.id, BY_OWNER)
     print_one(args, _shown(store, webhook), f"webhook {webhook.id} is off")
 
 

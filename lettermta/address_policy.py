@@ -1,6 +1,7 @@
-"""Which addresses mail may go to: the public Internet, and what the operator allows besides (HARD-CASES row 21).
+"""Which addresses mail and webhooks may go to: the public Internet, and what the operator allows besides (HARD-CASES rows 21 and 31).
 
-Whoever owns a domain chooses where its MX points, so without this anyone could have us connect into our own network.
+Whoever owns a domain chooses where its MX points, and whoever has a webhook where its host does: without this anyone could have us connect
+into our own network.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def networks(given: Iterable[str | Network]) -> tuple[Network, ...]:
 
 
 def permits(address: str, allowed: Iterable[Network]) -> bool:
-    """Whether mail may go to ``address``; what is no address is not permitted."""
+    """Whether a connection may go to ``address``; what is no address is not permitted."""
     try:
         wanted = normalised(address)
         given = ip_address(address)

@@ -1,0 +1,218 @@
+"""The daemon's end: a sink of the outbox that hands events to the process that sends them (:mod:`lettermta.webhook_sender`).
+
+Webhooks are sent by a process of their own, at a lower priority, so that neither the requests nor a backlog of them takes time or memory
+from the mail. It runs as long as there is a webhook; when it dies it is started again, and what it had not put on the disk is told to it
+again: ``sync`` fails, and with it the place in the outbox stays where it was. When the daemon dies, the process sees its socket closed and
+ends.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import orjson
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.protocol import Factory, ProcessProtocol
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger, LogLevel
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from lettermta import metrics
+from lettermta.accounts.webhooks import Webhook
+from lettermta.event import Event
+from lettermta.events.sink import Backoff, IEventSink, SinkFailed
+from lettermta.events.webhooks.frames import Frames, Kind, packed
+
+MODULE = "lettermta.webhook_sender"
+DESCRIPTOR = 3
+"""Where the process finds its end of the pair of sockets."""
+MOST_UNTAKEN = 4_194_304
+"""Octets of events that may be on their way to the process; beyond that the outbox waits."""
+WATCH_SECONDS = 1.0
+"""How often it is looked whether a process is needed and missing."""
+END_SECONDS = 8.0
+"""How long it may take to end when it is told to, before it is killed."""
+
+
+@implementer(IEventSink)
+class WebhookSink:
+    """Has webhooks told. ``webhooks`` gives all there are, ``settings`` is what the process is told first, as JSON."""
+
+    name = "webhooks"
+    batch = 500
+    _log = Logger()
+
+    def __init__(self, webhooks: Callable[[], Mapping[str, Webhook]], settings: Mapping[str, Any], reactor: Any) -> None:
+        self.retry = Backoff(first=1.0, most=30.0)
+        self.failing: Mapping[str, str] = {}
+        """What is wrong with endpoints that have been failing for a while, by the webhooks' ids."""
+        self._webhooks = webhooks
+        self._settings = settings
+        self._reactor = reactor
+        self._frames: Frames | None = None
+        self._process: Any = None
+        self._ended: Deferred[None] = succeed(None)
+        self._lost = False
+        """Whether a process died that had events which were not synced."""
+        self._unsynced = False
+        self._untaken = 0
+        self._room: Deferred[None] | None = None
+        self._syncs: list[Deferred[None]] = []
+        self._counted: dict[str, int] = {}
+        self._watch = LoopingCall(self._look)
+        self._watch.clock = reactor
+
+    # -- IEventSink
+
+    def open(self) -> Deferred[None]:
+        """Start the process if there is anything for it to do."""
+        self._watch.start(WATCH_SECONDS, now=True)
+        return succeed(None)
+
+    def deliver(self, events: Sequence[tuple[int, Event]]) -> Deferred[int]:
+        """Hand the events over; waits only while too much of what was handed over before is not taken."""
+        if not self._webhooks():
+            return succeed(len(events))
+        self._look()
+        if self._lost or self._frames is None:
+            return succeed(0)
+        body = packed([event.payload for _, event in events])
+        self._unsynced = True
+        self._untaken += len(body)
+        self._frames.send(Kind.EVENTS, body)
+        if self._untaken <= MOST_UNTAKEN:
+            return succeed(len(events))
+        self._room = Deferred()
+        return self._room.addCallback(lambda _: len(events))
+
+    def sync(self) -> Deferred[None]:
+        """Fires when the process has on the disk what was handed over; fails when one died that had not."""
+        if self._lost:
+            self._lost = False
+            return fail(SinkFailed("the process that sends webhooks died"))
+        if self._frames is None or not self._unsynced:
+            return succeed(None)
+        synced: Deferred[None] = Deferred()
+        self._syncs.append(synced)
+        self._frames.send(Kind.SYNC)
+        return synced
+
+    def close(self) -> Deferred[None]:
+        """Have the process end."""
+        if self._watch.running:
+            self._watch.stop()
+        if self._frames is not None:
+            self._frames.transport.loseConnection()
+            kill = self._reactor.callLater(END_SECONDS, self._kill)
+            self._ended.addCallback(lambda _: kill.cancel() if kill.active() else None)
+        return self._ended
+
+    # -- the process
+
+    @property
+    def pid(self) -> int | None:
+        """The process's number, or None while there is none."""
+        return None if self._process is None else self._process.pid
+
+    def _look(self) -> None:
+        if self._process is None and self._watch.running and self._webhooks():
+            self._start()
+
+    def _start(self) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs, open(os.devnull, "rb") as nothing:
+            self._ended = Deferred()
+            self._process = self._reactor.spawnProcess(
+                _Ending(self._died),
+                sys.executable,
+                [sys.executable, "-m", MODULE],
+                env=dict(os.environ),
+                childFDs={0: nothing.fileno(), 1: 1, 2: 2, DESCRIPTOR: theirs.fileno()},
+            )
+        with ours:
+            ours.setblocking(False)
+            frames = self._frames = Frames(self._received, self._closed)
+            self._reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, Factory.forProtocol(lambda: frames))
+        frames.send(Kind.SETTINGS, orjson.dumps(self._settings))
+
+    def _received(self, kind: Kind, body: bytes) -> None:
+        match kind:
+            case Kind.TAKEN:
+                self._untaken -= int(body)
+                if self._room is not None and self._untaken <= MOST_UNTAKEN:
+                    room, self._room = self._room, None
+                    room.callback(None)
+            case Kind.SYNCED:
+                self._unsynced = self._untaken > 0
+                self._syncs.pop(0).callback(None)
+            case Kind.LOG:
+                level, text = body.decode().split("\n", 1)
+                self._log.emit(LogLevel.levelWithName(level), "{text}", text=text)
+            case Kind.CONDITION:
+                self._told(orjson.loads(body))
+
+    def _told(self, condition: Mapping[str, Any]) -> None:
+        """Count what the process has counted since it was heard last."""
+        for status, count in condition["attempts"].items():
+            metrics.WEBHOOK_ATTEMPTS[status].inc(count - self._counted.get(status, 0))
+        self._counted = condition["attempts"]
+        self.failing = condition["failing"]
+        metrics.WEBHOOK_PENDING.set(condition["pending"])
+        metrics.WEBHOOK_OLDEST_SECONDS.set(condition["oldest"])
+        metrics.WEBHOOKS_FAILING.set(len(self.failing))
+
+    def _closed(self) -> None:
+        """The process is gone or going: what it had not synced counts as lost."""
+        self._lost = self._unsynced
+        self._unsynced = False
+        self._untaken = 0
+        self._counted = {}
+        self._frames = None
+        room, self._room = self._room, None
+        syncs, self._syncs = self._syncs, []
+        if room is not None:
+            room.callback(None)
+        for synced in syncs:
+            self._lost = False  # told by this failure
+            synced.errback(SinkFailed("the process that sends webhooks died"))
+
+    def _died(self, failure: Failure) -> None:
+        self._process = None
+        if self._watch.running:
+            metrics.WEBHOOK_RESTARTS.inc()
+            self._log.error("the process that sends webhooks has ended ({why}); it is started again", why=failure.getErrorMessage())
+        self._ended.callback(None)
+
+    def _kill(self) -> None:
+        if self._process is not None:
+            self._log.warn("the process that sends webhooks does not end; it is killed, and what was under way is told again")
+            self._process.signalProcess("KILL")
+
+    # -- for metrics and health
+
+    def measure(self) -> None:
+        """Set the gauges that the daemon knows by itself."""
+        metrics.WEBHOOKS_OFF.set(sum(webhook.disabled is not None for webhook in self._webhooks().values()))
+
+    def complaint(self) -> str | None:
+        """Which webhooks are not told what they should be, or None."""
+        webhooks = self._webhooks()
+        gone = [f"webhook {webhook.id} is off: {webhook.disabled_reason}" for webhook in webhooks.values() if webhook.given_up]
+        failing = [f"webhook {webhook_id} {why}" for webhook_id, why in self.failing.items() if webhook_id in webhooks]
+        found = gone + failing
+        more = f" (and {len(found) - 3} more)" if len(found) > 3 else ""
+        return "; ".join(found[:3]) + more if found else None
+
+
+class _Ending(ProcessProtocol):
+    def __init__(self, ended: Callable[[Failure], object]) -> None:
+        self._ended = ended
+
+    def processEnded(self, reason: Failure) -> None:
+        """See IProcessProtocol."""
+        self._ended(reason)
