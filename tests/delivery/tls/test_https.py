@@ -14,7 +14,7 @@ from twisted.trial.unittest import TestCase
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
 
-from lettermta.delivery.address_policy import networks
+from lettermta.address_policy import networks
 from lettermta.delivery.resolver import Resolver
 from lettermta.delivery.tls import https
 from lettermta.delivery.tls.https import MOST_OCTETS, HTTPSClient, HTTPSFailed
