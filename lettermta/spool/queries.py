@@ -177,7 +177,9 @@ def events(connection: sqlite3.Connection, after: int, limit: int) -> Sequence[t
 _EVENT_CONDITIONS: Mapping[str, str] = {
     "id": "message_id = ?",
     "event": "name = ?",
+    "event_id": "id = ?",
     "since": "created >= ?",
+    "until": "created < ?",
     "project": "json_extract(CAST(payload AS TEXT), '$.context.project') = ?",
     "route": "json_extract(CAST(payload AS TEXT), '$.context.route') = ?",
     "tag": "json_extract(CAST(payload AS TEXT), '$.data.tag') = ?",

@@ -25,6 +25,8 @@ from lettermta.ops.admin.commands import Commands
 from lettermta.ops.admin.given import Declined, Misused, password
 from lettermta.ops.command_line import DEFAULT_CONFIG, Parser, config_path, reader_left, say
 from lettermta.ops.privileges import become_owner
+from lettermta.spool.deliveries import DeliveriesVersionError
+from lettermta.spool.schema import DatabaseFault, SpoolVersionError
 
 _EXITS: Sequence[tuple[type[Exception], int]] = (
     (NoSuchAccount, os.EX_NOUSER),
@@ -33,6 +35,9 @@ _EXITS: Sequence[tuple[type[Exception], int]] = (
     (StorageBusy, os.EX_TEMPFAIL),
     (StorageDenied, os.EX_NOPERM),
     (AccountError, os.EX_UNAVAILABLE),
+    (DeliveriesVersionError, os.EX_UNAVAILABLE),
+    (SpoolVersionError, os.EX_UNAVAILABLE),
+    (DatabaseFault, os.EX_UNAVAILABLE),
     (ConfigError, os.EX_CONFIG),
     (PermissionError, os.EX_NOPERM),
     (FileNotFoundError, os.EX_NOINPUT),

@@ -14,6 +14,7 @@ from lettermta.accounts.store import AccountStore
 from lettermta.accounts.webhooks import BY_OWNER, OVERLAP, Webhook, WebhookStore
 from lettermta.config import kinds
 from lettermta.event import timestamp
+from lettermta.ops.admin import webhook_deliveries
 from lettermta.ops.admin.commands import Commands
 from lettermta.ops.admin.given import STANDARD_INPUT, Misused, ask_for_change, confirm, value
 from lettermta.ops.admin.printing import print_many, print_one
@@ -54,6 +55,7 @@ def add_commands(commands: Commands) -> None:
     )
     enable = commands.add("enable", _enable, "switch a webhook on again")
     disable = commands.add("disable", _disable, "switch a webhook off: what happens then it is not told")
+    webhook_deliveries.add_commands(commands)
     delete = commands.add_delete(_delete, "delete a webhook")
     for command in (show, update, rotate, enable, disable, delete):
         command.add_argument("id")

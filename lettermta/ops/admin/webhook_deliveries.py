@@ -1,0 +1,216 @@
+"""``lettermta-admin webhook deliveries|test|replay``: what webhooks were told, and telling them once more.
+
+They work on the database of deliveries itself, so the daemon may be up or down: a running one sends at once, another one when it starts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from lettermta.accounts.errors import NoSuchAccount
+from lettermta.accounts.store import AccountStore
+from lettermta.accounts.webhooks import Webhook, WebhookStore
+from lettermta.config import kinds
+from lettermta.config.faults import Wrong
+from lettermta.event import TEST, Event, timestamp
+from lettermta.message import new_id
+from lettermta.ops.admin.commands import Commands
+from lettermta.ops.admin.given import Misused
+from lettermta.ops.admin.printing import print_many
+from lettermta.ops.command_line import say
+from lettermta.spool import deliveries
+from lettermta.spool.offline import Offline
+from lettermta.webhook import DeliveryStatus, NewDelivery
+from lettermta.webhook_sender import directory_of
+
+PAGE = 500
+"""Events that are read from the outbox at a time."""
+TEST_SECONDS = 20.0
+"""How long the verb ``test`` waits for the endpoint's answer."""
+
+
+def add_commands(commands: Commands) -> None:
+    """Add the verbs with their options."""
+    listing = commands.add("deliveries", _deliveries, "what a webhook was told, the newest first")
+    listing.add_argument("--status", choices=[status.value for status in DeliveryStatus], help="those of this status only")
+    listing.add_argument("--event", metavar="ID", help="those of this event only")
+    listing.add_argument("--limit", metavar="N", type=int, default=50, help="at most so many (50)")
+    test = commands.add("test", _test, "send a webhook the event webhook.test, and print what its endpoint answers")
+    replay = commands.add("replay", _replay, "tell a webhook of events once more, also of those that it was never told of")
+    replay.add_argument("--event", metavar="ID", help="the event of this id")
+    replay.add_argument("--message", metavar="ID", help="events of this message")
+    replay.add_argument("--since", metavar="TIME", type=_moment, help="events from then on, like 2026-10-04T08:15:30Z or 2h (ago)")
+    replay.add_argument("--until", metavar="TIME", type=_moment, help="events before then")
+    replay.add_argument("--name", metavar="NAME", help="events of this name, like message.delivered")
+    replay.add_argument("--tag", metavar="TAG", help="events of messages with this tag")
+    for command in (listing, test, replay):
+        command.add_argument("id")
+
+
+def _moment(text: str) -> float:
+    """A time as RFC 3339, or how long ago it was."""
+    try:
+        return time.time() - kinds.DURATION.parse(text, Path())
+    except Wrong:
+        pass
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a time like 2026-10-04T08:15:30Z nor a span like 2h") from None
+    if moment.tzinfo is None:
+        raise argparse.ArgumentTypeError(f"{text!r} does not say in which zone it is: end it with Z, or like +02:00")
+    return moment.timestamp()
+
+
+# -- deliveries
+
+
+def _deliveries(args: argparse.Namespace, store: AccountStore) -> None:
+    webhook = WebhookStore(store).webhook(args.id)
+    connection = deliveries.connect(directory_of(args.settings.mta.state_dir))
+    try:
+        rows = deliveries.records(connection, webhook.id, max(args.limit, 1), status=args.status, event_id=args.event)
+    finally:
+        connection.close()
+    columns = ("queued", "event", "message_id", "event_id", "status", "attempt", "http_status", "seconds", "next_attempt")
+    print_many(args, columns, [shown_delivery(row) for row in rows])
+
+
+def shown_delivery(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A record as it is shown."""
+    moments = {
+        name: None if row[key] is None else timestamp(row[key]) for name, key in (("attempted", "attempted"), ("next_attempt", "due"))
+    }
+    shown = {key: value for key, value in row.items() if key not in ("number", "due", "attempted", "queued")}
+    return {
+        **shown,
+        "message_id": row["message_id"] or None,
+        "seconds": row["seconds"],
+        "problem": row["problem"] or None,
+        "queued": timestamp(row["queued"]),
+        **moments,
+    }
+
+
+# -- test
+
+
+def _test(args: argparse.Namespace, store: AccountStore) -> None:
+    webhook = WebhookStore(store).webhook(args.id)
+    if webhook.disabled is not None:
+        raise Misused(f"webhook {webhook.id} is off ({webhook.disabled_reason}): `webhook enable {webhook.id}` first")
+    connection = deliveries.connect(directory_of(args.settings.mta.state_dir))
+    try:
+        event_id = _add_test(connection, webhook, store.project_by_id(webhook.project_id).slug)
+        if not _is_sending(args.settings.mta.state_dir):
+            say(f"no daemon is running: event {event_id} is sent when it starts")
+            return
+        row = _wait(connection, webhook, event_id)
+    finally:
+        connection.close()
+    if args.json:
+        print(json.dumps(shown_delivery(row)))
+    else:
+        said = row["problem"] or f"status {row['http_status']}"
+        after = "" if row["seconds"] is None else f" after {row['seconds'] * 1000:.0f} ms"
+        print(f"{row['status']}: {said}{after}")
+    if row["status"] == DeliveryStatus.PENDING:
+        say(f"event {event_id} is not sent yet; `webhook deliveries {webhook.id}` tells what became of it")
+
+
+def _add_test(connection: Any, webhook: Webhook, project_slug: str) -> str:
+    event_id, now = new_id(), time.time()
+    document = {
+        "id": event_id,
+        "event": TEST,
+        "timestamp": timestamp(now),
+        "sandbox": False,
+        "sandbox_result": None,
+        "data": {"message": "This is a test of your webhook.", "webhook_id": webhook.id, "timestamp": int(now)},
+        "context": {
+            "scope": "project",
+            "team_id": None,
+            "project_id": webhook.project_id,
+            "route_id": webhook.route_id,
+            "project": project_slug,
+            "route": None,
+        },
+    }
+    deliveries.add(connection, [NewDelivery(webhook.id, event_id, TEST, "", orjson.dumps(document))], now)
+    return event_id
+
+
+def _is_sending(state_dir: Path) -> bool:
+    try:
+        os.close(deliveries.take_lock(directory_of(state_dir)))
+    except deliveries.DeliveriesInUse:
+        return True
+    return False
+
+
+def _wait(connection: Any, webhook: Webhook, event_id: str) -> Mapping[str, Any]:
+    until = time.monotonic() + TEST_SECONDS
+    while True:
+        (row,) = deliveries.records(connection, webhook.id, 1, event_id=event_id)
+        if row["status"] != DeliveryStatus.PENDING or time.monotonic() > until:
+            return row
+        time.sleep(0.05)
+
+
+# -- replay
+
+
+def _replay(args: argparse.Namespace, store: AccountStore) -> None:
+    filters = _filters(args)
+    webhook = WebhookStore(store).webhook(args.id)
+    if webhook.disabled is not None:
+        raise Misused(f"webhook {webhook.id} is off ({webhook.disabled_reason}): `webhook enable {webhook.id}` first")
+    connection = deliveries.connect(directory_of(args.settings.mta.state_dir))
+    count = 0
+    try:
+        for page in _pages(args, filters):
+            new = [
+                NewDelivery(webhook.id, event.id, event.name, event.message_id, event.payload)
+                for event in page
+                if event.context["project_id"] == webhook.project_id and webhook.wants(event.name, event.context["route_id"])
+            ]
+            deliveries.add_again(connection, new, time.time())
+            count += len(new)
+    finally:
+        connection.close()
+    if args.json:
+        print(json.dumps({"webhook_id": webhook.id, "events": count}))
+    say(
+        f"{count} event{'' if count == 1 else 's'} to tell once more"
+        if count
+        else "no event that is kept, and that the webhook wants, is like that"
+    )
+    if args.event is not None and not count:
+        raise NoSuchAccount(f"there is no event {args.event} that webhook {webhook.id} could be told of")
+
+
+def _filters(args: argparse.Namespace) -> Mapping[str, Any]:
+    options = {"event_id": args.event, "id": args.message, "since": args.since, "until": args.until, "event": args.name, "tag": args.tag}
+    filters = {name: value for name, value in options.items() if value is not None}
+    if not filters:
+        raise Misused("say which events: --event, --message, --since, --until, --name, --tag")
+    return filters
+
+
+def _pages(args: argparse.Namespace, filters: Mapping[str, Any]) -> Iterator[Sequence[Event]]:
+    directory = args.settings.mta.state_dir / "spool" / "0"
+    if not (directory / "spool.db").exists():
+        return
+    spool, after = Offline(directory), 0
+    while found := spool.find_events(filters, after, PAGE):
+        yield [event for _, event in found]
+        after = found[-1][0]
