@@ -284,6 +284,7 @@ class IChannel(Interface):
     usable: bool = Attribute("Whether another entry may be sent now.")
     description: str = Attribute("Where it leads, for the log: host, address, port, TLS version and cipher.")
     host: str | None = Attribute("The name of the host at its other end; None where it ends here, so that what it takes is delivered.")
+    details: Mapping[str, object] = Attribute("Of the last attempt, for its trace, as JSON tells it: host, address, port, tls, dialogue.")
     dsn: bool = Attribute("Whether the other side reports to the sender as NOTIFY asks (RFC 3461), so that we need not.")
 
     def send(entry: QueueEntry, content: IStoredContent) -> Deferred[Sequence[Verdict]]:

@@ -379,7 +379,7 @@ class Scheduler:
                 reply=outcome.reply,
             )
         seconds = 0.0 if entry.began is None else self._clock.seconds() - entry.began
-        attempt = Attempt(self._now(), seconds, via)
+        attempt = Attempt(self._now(), seconds, via, {} if channel is None else channel.details)
         told = () if reporter is None else reporter.told(entry, outcomes, verdicts, channel)
         if reporter is None or not told:
             return self._record(lane, entry, outcomes, events, attempt)

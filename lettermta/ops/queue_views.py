@@ -45,13 +45,24 @@ def _trace(args: argparse.Namespace, source: Source) -> int:
         if args.json:
             print_json({**row, "at": timestamp(row["at"])})
             continue
-        print(f"{timestamp(row['at'])}  attempt {row['attempt']}  {visible(row['recipient'])}  {row['state']}")
-        print(f"    by {visible(row['via'])}, {row['seconds']:.3f} s")
-        print(f"    {visible(row['reply'])}")
+        for line in _attempt_lines(row):
+            print(line)
     if not count:
         say(f"no attempt of {args.id} is kept")
         return os.EX_NOHOST
     return os.EX_OK
+
+
+def _attempt_lines(row: Mapping[str, Any]) -> Iterator[str]:
+    yield f"{timestamp(row['at'])}  attempt {row['attempt']}  {visible(row['recipient'])}  {row['state']}, {row['seconds']:.3f} s"
+    yield f"    by {visible(row['via'])}"
+    for exchange in row.get("dialogue", ()):
+        if exchange["said"] is not None:
+            yield f"    > {visible(exchange['said'])}"
+        answer = "(no answer)" if exchange["answer"] is None else exchange["answer"]
+        for line in answer.split("\n"):
+            yield f"    < {visible(line)}"
+    yield f"    {visible(row['reply'])}"
 
 
 def _stats(args: argparse.Namespace, source: Source) -> int:

@@ -11,6 +11,7 @@ might do, by :class:`TLSNotOffered` and :class:`NotVerified` where it is to blam
 from __future__ import annotations
 
 import enum
+import re
 import time
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping, Sequence
@@ -33,10 +34,12 @@ from lettermta.smtp.client_dialogue import Dialogue, IClientWire
 from lettermta.smtp.client_envelope import Unsendable
 from lettermta.smtp.client_replies import reply_of
 from lettermta.smtp.client_transaction import Transaction
+from lettermta.smtp.client_transcript import BANNER
 
 _log = Logger()
 
 _NOT_READY = Reply(451, "4.3.0", "The content could not be made ready to leave")
+_ADDRESS = re.compile(r"\[(.+)\]:(\d+)$")
 _NOT_USABLE = Reply(451, "4.4.2", "The connection was no longer usable")
 _ABANDONED = Reply(451, "4.4.2", "The attempt was given up")
 
@@ -185,16 +188,21 @@ class ClientSession:
 
     @property
     def details(self) -> Mapping[str, object]:
-        """The peer and its TLS, for traces."""
+        """See IChannel: where it leads, its TLS, and what was said; in the opening too, for the first attempt."""
+        where: dict[str, object] = {"host": self.host}
+        if (found := _ADDRESS.search(self.peer)) is not None:
+            where["address"], where["port"] = found[1], int(found[2])
         told = {"policy": self._settings.policy, "result": self.assurance}
         if self.tls is not None:
             told["version"], _, told["cipher"] = self.tls.partition(" ")
             if self._fault is not None:
                 told["fault"] = self._fault
-        return {"peer": self.peer, "tls": told}
+        return {**where, "tls": told, "dialogue": self._dialogue.transcript.exchanges}
 
     def send(self, entry: QueueEntry, content: IStoredContent) -> Deferred[Sequence[Verdict]]:
         """Attempt the entry; fires with one verdict a recipient, and never fails. Cancelling gives the attempt and the connection up."""
+        if self.sent:
+            self._dialogue.transcript.begin()
         if entry.options.require_tls and (fault := self._no_require_tls()) is not None:
             reply = Reply(550, "5.7.30", f"REQUIRETLS support required: {fault}")
             return succeed([Verdict(recipient, reply, remote=False) for recipient in entry.recipients])
@@ -236,7 +244,7 @@ class ClientSession:
         if mode is TLSMode.IMPLICIT:
             await self._handshake()
             self.phase = Phase.BANNER
-        banner = await self._wait_for("our connection")
+        banner = await self._wait_for(BANNER)
         if not banner.positive:
             raise Unreachable(banner, remote=True)
         await self._hello()

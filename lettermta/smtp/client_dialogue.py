@@ -8,7 +8,7 @@ read after the end.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -16,12 +16,12 @@ from zope.interface import Interface
 
 from lettermta.message import Reply
 from lettermta.smtp.client_replies import ReplyReader, reply_of
+from lettermta.smtp.client_transcript import CONTENT_END as CONTENT_END
+from lettermta.smtp.client_transcript import Transcript
 
 Handler = Callable[[int, list[bytes]], None]
 Awaited = tuple[Handler, float, str]
 """Who takes a reply, how many seconds it may take, and the name of what it answers (never the command itself: it may hold a secret)."""
-
-CONTENT_END = "the end of the content"
 
 
 class IClientWire(Interface):
@@ -104,6 +104,7 @@ class Dialogue:
         self.over = False
         self.behind = False
         """Within a handler: octets have come behind the reply in hand."""
+        self.transcript = Transcript()
         self._ended = ended
         self._reader = ReplyReader()
         self._awaited: deque[Awaited] = deque()
@@ -113,8 +114,9 @@ class Dialogue:
         if not self._awaited:
             self.deadline.set(timeout)
         self._awaited.append((handler, timeout, stage))
+        self.transcript.expected(stage)
 
-    def say(self, data: bytes, awaited: Iterable[Awaited]) -> None:
+    def say(self, data: bytes, awaited: Sequence[Awaited]) -> None:
         """Send octets that will be answered by as many replies as are awaited."""
         if self.over:
             return
@@ -123,6 +125,7 @@ class Dialogue:
             self.deadline.set(self._awaited[0][1])
         else:
             self._awaited.extend(awaited)
+        self.transcript.said(data, [stage for _, _, stage in awaited])
         self.wire.write(data)
 
     def received(self, data: bytes) -> None:
@@ -164,6 +167,7 @@ class Dialogue:
         self._ended(reply, remote)
 
     def _answer(self, code: int, lines: list[bytes]) -> None:
+        self.transcript.heard(code, lines)
         if code == 421:
             self.end(reply_of(code, lines), remote=True)
             return

@@ -42,6 +42,7 @@ from lettermta.message import (
     domain_of,
 )
 from lettermta.spool import changes, figures, queries, salvage
+from lettermta.spool.attempts import rows_of
 from lettermta.spool.checksum import FORMAT, check_body, content_checksum
 from lettermta.spool.condition import Condition, Room
 from lettermta.spool.content import BodyFiles, FileContent, MemoryContent, SpoolContent, sync_directory
@@ -460,7 +461,7 @@ class Spool:
         told, rows = self._new_events(events)
         statements: list[tuple[int, Sequence[tuple[Any, ...]]]] = [(_UPDATE, updates), (_EVENT, rows)]
         if attempt is not None:
-            statements.append((_ATTEMPT, [_attempt_row(entry.id, outcome, attempt) for outcome in outcomes]))
+            statements.append((_ATTEMPT, list(rows_of(entry.id, outcomes, attempt))))
         entries: list[QueueEntry] = []
         for report in reports:
             new = self._new_report(report)
@@ -726,14 +727,6 @@ def _key_rows(message: Message) -> list[tuple[int, Sequence[tuple[Any, ...]]]]:
         (_FORGET_KEYS, ((message.created,),)),
         (_KEY, ((message.project_id, key.key, key.digest, message.id, key.expires),)),
     ]
-
-
-def _attempt_row(identifier: str, outcome: Outcome, attempt: Attempt) -> tuple[Any, ...]:
-    one = outcome.recipient
-    return (
-        identifier, one.number, one.attempts + 1, one.address, attempt.moment, attempt.seconds, attempt.via, outcome.state.value,
-        outcome.reply, orjson.dumps(attempt.details).decode(),
-    )  # fmt: skip
 
 
 def _finish_content(number: int) -> Any:

@@ -69,6 +69,7 @@ class Channel:
         self.closed = False
         self.description = f"{place.name} #{place.opened}"
         self.host = f"mx.{place.name}"
+        self.details = {"host": self.host}
         self.dsn = place.dsn
         self.held: tuple[QueueEntry, Deferred[Sequence[Verdict]]] | None = None
 

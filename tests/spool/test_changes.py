@@ -168,6 +168,19 @@ def test_attempts_are_traced_and_forgotten_with_the_events(desk: Desk) -> None:
     assert desk.reactor.wait(desk.spool.trace(message.id)) == []
 
 
+def test_of_a_dialogue_a_recipient_has_what_is_about_all_and_its_own(desk: Desk) -> None:
+    message = desk.store("a@example.com", "b@example.com", created=NOW)
+    [entry] = desk.due()
+    said = ["MAIL FROM:<>", "RCPT TO:<a@example.com>", "RCPT TO:<b@example.com> NOTIFY=NEVER", "DATA"]
+    details = {"host": "mx.example.com", "dialogue": [{"said": one, "answer": "250 ok"} for one in said]}
+    outcomes = [Outcome(one, State.DEFERRED, "451 later", NOW + 60) for one in entry.recipients]
+    desk.reactor.wait(desk.spool.record(entry, outcomes, [], Attempt(1.0, 0.25, "mx.example.com", details)))
+    first, second = desk.reactor.wait(desk.spool.trace(message.id))
+    assert first["host"] == second["host"] == "mx.example.com"
+    assert [one["said"] for one in first["dialogue"]] == [said[0], said[1], said[3]]
+    assert [one["said"] for one in second["dialogue"]] == [said[0], said[2], said[3]]
+
+
 def test_statistics_are_read_from_an_index_alone(desk: Desk) -> None:
     from lettermta.spool import figures
     from lettermta.spool.schema import connect

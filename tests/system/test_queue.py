@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.system.site import Daemon, Site, mail
+from tests.system.site import MX, Daemon, Site, mail
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,10 @@ def test_what_operators_do_while_the_receiver_is_down_holds_when_it_is_up(site: 
 
     rows = [json.loads(line) for line in daemon.tool("lettermta-queue", "trace", "--json", retried).stdout.splitlines()]
     assert [one["state"] for one in rows] == ["deferred", "delivered"]
-    assert "mx.example.test" in rows[-1]["via"]
+    assert rows[-1]["host"] == "mx.example.test"
+    assert (rows[-1]["address"], rows[-1]["port"]) == (MX, site.port)
+    assert rows[-1]["dialogue"][0]["answer"].startswith("220 ")
+    assert rows[-1]["dialogue"][-1]["answer"].startswith("250 ")
     assert rows[-1]["seconds"] > 0
     assert change(daemon, "bounce", "--all") == 1
     assert daemon.events_until(waiting, "message.failed")[-1]["data"]["reason"] == "Returned to the sender (by the operator)"

@@ -12,12 +12,12 @@ import errno
 import os
 import secrets
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
-from attrs import define
+from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
@@ -75,6 +75,7 @@ class _CaptureChannel:
     usable: bool = True
     host: str | None = None
     dsn: bool = False
+    details: Mapping[str, object] = field(factory=dict)
 
     @property
     def description(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
@@ -26,6 +26,7 @@ class DiscardTransport:
 @implementer(IChannel)
 class _DiscardChannel:
     description = "discarded"
+    details: Mapping[str, object] = {}
     host = None
     dsn = False
 
