@@ -340,12 +340,17 @@ class Verdict:
 
 
 class Unreachable(Exception):
-    """No channel could be opened; ``reply`` decides what becomes of its mail, ``remote`` as in :class:`Verdict`."""
+    """No channel could be opened; ``reply`` decides what becomes of its mail, ``remote`` as in :class:`Verdict`.
 
-    def __init__(self, reply: Reply, *, remote: bool = False) -> None:
+    ``host`` is the name of the host that was tried last, where there was one, and ``said`` is what it said, where that is another reply.
+    """
+
+    def __init__(self, reply: Reply, *, remote: bool = False, host: str | None = None, said: Reply | None = None) -> None:
         super().__init__(str(reply))
         self.reply = reply
         self.remote = remote
+        self.host = host
+        self.said = said
 
 
 @frozen

@@ -23,6 +23,8 @@ from lettermta.delivery.resolver import Resolver, system_servers
 from lettermta.delivery.returns.path import ReturnPaths
 from lettermta.delivery.routing import Routing
 from lettermta.delivery.scheduler import Scheduler, whole
+from lettermta.delivery.shaping import ShapingRules
+from lettermta.delivery.throttling import ThrottleRules
 from lettermta.delivery.tls.decision import TLSPolicies
 from lettermta.delivery.tls.https import HTTPSClient
 from lettermta.delivery.tls.mta_sts import MTASTS
@@ -195,9 +197,11 @@ def make_scheduler(
         capture_all=delivery.capture_all,
         delays=delivery.schedule,
         lifetime=delivery.lifetime,
+        shaping=ShapingRules(config.shaping),
     )
     rules = ReportRules(config.mta.hostname, delivery.bounce, delivery.delay_warning)
     reporter = Reporter(rules, spool.content, spool.load, routing.lifetime_of, time.time)
     classifier = Classifier(delivery.reply_classes)
+    throttles = ThrottleRules(config.throttles)
     parted = whole if delivery.capture_all else return_paths.parted
-    return Scheduler(spool, routing.way, routing.schedule_of, reactor, time.time, reporter, classifier.classify, parted)
+    return Scheduler(spool, routing.way, routing.schedule_of, reactor, time.time, reporter, classifier.classify, parted, throttles)

@@ -15,6 +15,7 @@ from lettermta import metrics
 from lettermta.accounts.directory import Directory
 from lettermta.accounts.schema import DATABASE
 from lettermta.accounts.store import AccountStore
+from lettermta.delivery.exchange import Exchange, Exchanges, Lookup
 from lettermta.delivery.resolver import Resolver
 from lettermta.delivery.transports.discard import DiscardTransport
 from lettermta.delivery.transports.mx import MXTransport
@@ -171,7 +172,7 @@ class Refusing:
 
 
 def test_a_domain_that_does_not_exist_is_a_permanent_failure_to_open():
-    transport = MXTransport(Clock(), "gone.test", Refusing(), DeliverySettings("out.test"))
+    transport = Lookup("gone.test", Refusing(), DeliverySettings("out.test"), Exchanges(Clock()))
     assert opened(transport) == {"lettermta_channels_opened_total result=permanent transport=mx": 1}
 
 
@@ -181,7 +182,7 @@ def test_an_opening_that_is_given_up_is_counted_as_such():
             return Deferred()
 
     with grown() as growth:
-        opening = MXTransport(Clock(), "in.test", Silent(), DeliverySettings("out.test")).open()
+        opening = Lookup("in.test", Silent(), DeliverySettings("out.test"), Exchanges(Clock())).open()
         opening.addErrback(lambda failure: None)
         opening.cancel()
     assert growth == {"lettermta_channels_opened_total result=canceled transport=mx": 1}
@@ -205,7 +206,7 @@ class OnLoopback(TestCase):
 
     def transport(self, port: int) -> MXTransport:
         settings = DeliverySettings("out.test", port=port, allow_networks=("127.0.0.0/8",), connect_timeout=5)
-        return MXTransport(self.reactor, "in.test", self.resolver, settings)
+        return MXTransport(self.reactor, Exchange("in.test", (("mx.in.test",),)), self.resolver, settings)
 
     async def test_look_ups_are_counted_by_what_they_come_to(self):
         with grown() as growth:

@@ -6,8 +6,8 @@ what values may be, ``ini.py`` reads the form, ``reading.py`` fills the schema, 
 """
 
 from lettermta.config.faults import ConfigError, Fault
-from lettermta.config.kinds import HostPort, Network
-from lettermta.config.reading import load
+from lettermta.config.kinds import HostPort, Network, Rate
+from lettermta.config.reading import load, load_sections
 from lettermta.config.reference import reference_ini, reference_markdown
 from lettermta.config.schema import (
     AuthBeforeTLS,
@@ -27,7 +27,9 @@ from lettermta.config.schema import (
     PolicyFailure,
     Role,
     Security,
+    Shaping,
     Submission,
+    Throttle,
     Tls,
     TLSVersion,
 )
@@ -52,12 +54,16 @@ __all__ = [
     "Network",
     "Policy",
     "PolicyFailure",
+    "Rate",
     "Role",
     "Security",
+    "Shaping",
     "Submission",
     "TLSVersion",
+    "Throttle",
     "Tls",
     "load",
+    "load_sections",
     "reference_ini",
     "reference_markdown",
 ]

@@ -41,6 +41,8 @@ _LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 _LOOSE_LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SLUG = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")  # the accounts' rule, which a test holds it to; they are above the configuration
+_PATTERN = re.compile(r"[A-Za-z0-9*?_-]+(?:\.[A-Za-z0-9*?_-]+)*")
+_RATE = re.compile(r"(\d{1,9})/([smh])", re.ASCII)
 _MAPPED = IPv6Network("::ffff:0:0/96")
 _WORDS = {"yes": True, "true": True, "on": True, "no": False, "false": False, "off": False}
 
@@ -62,6 +64,22 @@ class HostPort:
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@frozen
+class Rate:
+    """So many in so many seconds. Its ``str()`` is what the file takes: ``100/m``."""
+
+    number: int
+    unit: str
+
+    @property
+    def seconds(self) -> float:
+        """The time that the number is for."""
+        return _SECONDS[self.unit]
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.unit}"
 
 
 def one(parse: Callable[[str], T], expected: str) -> Kind[T]:
@@ -274,6 +292,38 @@ def _name(text: str) -> str:
     return text
 
 
+def _pattern(text: str) -> str:
+    if not _PATTERN.fullmatch(text) or len(text) > 253:
+        raise Wrong(text, "is neither a domain name nor a pattern of one")
+    return text.lower()
+
+
+def _rate(text: str) -> Rate:
+    match = _RATE.fullmatch(text.replace(" ", ""))
+    if match is None or not int(match[1]):
+        raise Wrong(text, "is not a rate")
+    return Rate(int(match[1]), match[2])
+
+
+def _code(text: str) -> str:
+    if not re.fullmatch(r"[45][0-9?]{2}", text, re.ASCII):
+        raise Wrong(text, "is no reply code of a failure")
+    return text
+
+
+def _enhanced(text: str) -> str:
+    if not re.fullmatch(r"[45]\.(\d{1,3}|\*)\.(\d{1,3}|\*)", text, re.ASCII):
+        raise Wrong(text, "is no enhanced code of a failure")
+    return text
+
+
+def _expression(text: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text, re.IGNORECASE)
+    except re.error as error:
+        raise Wrong(text, f"is no regular expression: {error}") from None
+
+
 def _project(text: str, folder: Path) -> str:
     if text and not _SLUG.fullmatch(text):
         raise Wrong(text, "is not a slug (1 to 63 of a-z, 0-9, _ and -, the first one a letter or digit)")
@@ -337,6 +387,10 @@ def _reply_rules(text: str, folder: Path) -> tuple[ReplyRule, ...]:
         raise Wrong(text, f"has faults: {'; '.join(str(error).splitlines())}") from None
 
 
+def _readable(text: str, folder: Path) -> Path:
+    return _files(text, folder)[0]
+
+
 NUMBER = one(_number, "a number from 1 on")
 WORKERS = one(_workers, "1")
 BOOLEAN = one(_boolean, "yes or no")
@@ -358,10 +412,17 @@ TEXT = Kind(lambda text, folder: text, "text")
 DOTTED = one(_dotted, "a dotted name like package.module.Class")
 HOOKS = several(_dotted, "dotted names like package.module.Class")
 NAME = one(_name, "at most 64 letters, digits, dots, dashes and underscores, a letter or digit first")
+PATTERN = one(_pattern, "a domain or the name of an MX host, where * stands for any characters and ? for one: example.com, *.example.com")
+PATTERNS = several(_pattern, "domains or names of MX hosts, with * and ? for patterns")
+CODES = several(_code, "reply codes of 4yz or 5yz, ? for any digit: 421, 45?")
+ENHANCED_CODES = several(_enhanced, "enhanced codes of 4.y.z or 5.y.z, * for any number: 4.7.*, 4.2.1")
+EXPRESSION = one(_expression, "a regular expression in the syntax of Python, capitals or not")
+RATE = one(_rate, "a number of messages in a second, minute or hour: 10/s, 100/m, 5000/h")
 PROJECT = Kind(_project, "the slug of a project, or nothing")
 CIPHERS = one(_ciphers, "OpenSSL names of ciphers for TLS 1.2, separated by colons (see openssl ciphers)")
 PATH = Kind(_path, "the path of a folder")
 FILE = optional(Kind(_path, "the path of a file"))
 AUTHORITIES = optional(Kind(_authorities, "the path of a file of certificates in PEM"))
+READABLE_FILE = Kind(_readable, "the path of a file that lettermta can read")
 FILES = Kind(_files, f"paths of files that lettermta can read, {LISTED}")
 REPLY_RULES = Kind(_reply_rules, "the path of a file of rules (inbound.md)")

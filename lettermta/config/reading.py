@@ -8,14 +8,16 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from lettermta.config.faults import ConfigError, Fault, Objection, Wrong, quoted
 from lettermta.config.ini import Block, Entry, Reader
 from lettermta.config.kinds import either
-from lettermta.config.schema import Config, Hook, Key, Listener, Policy, Section, overlap
+from lettermta.config.schema import Config, Hook, Key, Listener, Policy, Section, Throttle, overlap
+
+S = TypeVar("S", bound=Section)
 
 _LISTED: Mapping[type[Hook | Policy], tuple[str, str]] = {Policy: ("submission", "policies"), Hook: ("events", "hooks")}
 """Where such sections are named besides: in which section before them, by which key."""
@@ -34,9 +36,27 @@ def load(path: str | Path, environ: Mapping[str, str] = os.environ) -> Config:
     filling = _Filling(file, environ)
     config = filling.config(reader.blocks)
     faults = reader.faults + filling.faults
+    throttles: tuple[Throttle, ...] = ()
+    if config.delivery is not None and config.delivery.throttle_rules is not None:
+        try:
+            throttles = load_sections(config.delivery.throttle_rules, Throttle, environ)
+        except ConfigError as error:
+            faults += error.faults
     if faults:
         raise ConfigError(faults)
-    return config
+    return evolve(config, throttles=throttles)
+
+
+def load_sections(path: Path, cls: type[S], environ: Mapping[str, str] = os.environ) -> tuple[S, ...]:
+    """Read a file that holds nothing but named sections of one class, in their order; raises ConfigError as :func:`load` does."""
+    reader = Reader(path)
+    reader.read(_text(path))
+    filling = _Filling(path, environ)
+    sections = filling.alone(reader.blocks, cls)
+    faults = reader.faults + filling.faults
+    if faults:
+        raise ConfigError(faults)
+    return sections
 
 
 def _text(file: Path) -> str:
@@ -80,7 +100,7 @@ class _Filling:
         values: dict[str, Any] = {}
         for word, (attribute, cls) in Config.sections().items():
             if cls.named():
-                found = [self._section(cls, block) for name, block in blocks.items() if name.split()[0] == word and " " in name]
+                found = self._several(blocks, word, cls)
                 if len(found) < cls.least:
                     self._fault(Block(f"{word} NAME"), None, "there is none of these sections", "at least one")
                 filled = [each for each in found if each is not None]
@@ -91,6 +111,17 @@ class _Filling:
                 single = self._section(cls, blocks.get(word, Block(word)))
                 values[attribute] = single.section if single is not None else None
         return Config(path=self._file.absolute(), **values)
+
+    def alone(self, blocks: Mapping[str, Block], cls: type[S]) -> tuple[S, ...]:
+        """The sections of a file that has no others."""
+        word = cls.__name__.lower()
+        for block in blocks.values():
+            if block.name and not block.name.startswith(f"{word} "):
+                self._fault(block, None, "unknown section", f"[{word} NAME]")
+        return tuple(cast(S, each.section) for each in self._several(blocks, word, cls) if each is not None)
+
+    def _several(self, blocks: Mapping[str, Block], word: str, cls: type[Section]) -> list[_Filled | None]:
+        return [self._section(cls, block) for name, block in blocks.items() if name.split()[:1] == [word] and " " in name]
 
     def _fault(
         self, block: Block, entry: Entry | None, problem: str, expected: str, item: str | None = None, key: str | None = None

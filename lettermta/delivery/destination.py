@@ -1,104 +1,51 @@
 """A destination: the channels that lead to one place, and the lanes that share them in turn.
 
-Channels are opened while more waits than is free, up to a limit, and are kept for a while when nothing waits. When none can be opened,
-what waits is told so, and the destination is probed again by one attempt after a growing pause, not by each message.
+Channels are opened while more waits than is free, as far as the flow and the budget of all destinations allow, and are kept for a while
+when nothing waits. When none can be opened, what waits is told so, and the destination is probed again by one attempt after a growing
+pause, not by each message. What the receiver says about us, and not about one message, is the flow's to learn from.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
-from attrs import define
+from attrs import define, evolve
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from lettermta.delivery.budget import ChannelBudget
+from lettermta.delivery.flow import Flow
 from lettermta.delivery.lane import LaneQueue
 from lettermta.delivery.rounds import Rounds
+from lettermta.delivery.shaping import Limits
+from lettermta.delivery.way import Elsewhere
 from lettermta.interfaces import IChannel, IStoredContent, ITransport
 from lettermta.message import QueueEntry, Reply, Unreachable, Verdict
 
-MAX_CHANNELS = 20
-"""Channels of one destination at once."""
-IDLE_SECONDS = 10.0
-"""How long a channel is kept when nothing waits."""
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """Seconds before a destination that could not be reached is probed again: the first pause, doubled each time up to the longest."""
-TURN = 100
-"""Attempts that a channel makes at least before it is given up for a destination that has none."""
-
-Load = Callable[[QueueEntry], Deferred[IStoredContent]]
-Settle = Callable[[LaneQueue, QueueEntry, Sequence[Verdict], str, IChannel | None], object]
-"""Told what an attempt came to; the last arguments say by which way, and are the channel where there was one."""
-Lost = Callable[[LaneQueue, QueueEntry, str], None]
-"""Told that an entry has no content to send."""
 
 
-class ChannelBudget:
-    """How many channels all destinations may have together.
+class IQueue(Protocol):
+    """What a destination asks of the scheduler."""
 
-    A destination that was refused its first one is told when there is room; while any waits for that, nobody keeps idle channels, and
-    whoever has more than an equal share, or has had :data:`TURN` attempts out of a channel, gives it up.
-    """
+    def load(self, entry: QueueEntry) -> Deferred[IStoredContent]:
+        """The content of an entry."""
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._free = limit
-        self._held: dict[Destination, int] = {}
-        self._refused: OrderedDict[Destination, None] = OrderedDict()
-        self._sparing: OrderedDict[Destination, None] = OrderedDict()
-        self._granting = False
+    def settle(self, lane: LaneQueue, entry: QueueEntry, verdicts: Sequence[Verdict], via: str, channel: IChannel | None) -> object:
+        """An attempt is over; ``via`` says by which way, ``channel`` is the channel where there was one."""
 
-    @property
-    def short(self) -> bool:
-        """Whether a destination waits for its first channel."""
-        return bool(self._refused)
+    def lost(self, lane: LaneQueue, entry: QueueEntry, reason: str) -> None:
+        """An entry has no content to send."""
 
-    def take(self, destination: Destination) -> bool:
-        """Whether one more may be opened."""
-        if not self._free:
-            self._reclaim()
-        if not self._free:
-            if destination not in self._held:
-                self._refused[destination] = None
-            return False
-        self._free -= 1
-        self._held[destination] = self._held.get(destination, 0) + 1
-        self._refused.pop(destination, None)
-        return True
+    def split(self) -> None:
+        """An entry has become two."""
 
-    def give_back(self, destination: Destination) -> None:
-        """One has been closed, or could not be opened."""
-        self._held[destination] -= 1
-        if not self._held[destination]:
-            del self._held[destination]
-        self._free += 1
-        if self._granting:
-            return
-        self._granting = True
-        try:
-            while self._free and self._refused:
-                self._refused.popitem(last=False)[0].pump()
-        finally:
-            self._granting = False
-
-    def spare(self, destination: Destination) -> None:
-        """The destination has a channel that it does not need now."""
-        self._sparing[destination] = None
-
-    def due_elsewhere(self, destination: Destination, attempts: int) -> bool:
-        """Whether a channel that has made so many attempts should be given up for those who have none."""
-        if not self._refused:
-            return False
-        share = self._limit // (len(self._held) + len(self._refused))
-        return attempts >= TURN or self._held[destination] > max(share, 1)
-
-    def _reclaim(self) -> None:
-        while self._sparing:
-            if self._sparing.popitem(last=False)[0].give_up_idle():
-                return
+    def elsewhere(self, lane: LaneQueue) -> None:
+        """What waits in the lane goes another way, which is known now."""
 
 
 @define(eq=False)
@@ -115,15 +62,16 @@ class Destination:
     log = Logger()
 
     def __init__(
-        self, name: str, transport: ITransport, clock: IReactorTime, budget: ChannelBudget, load: Load, settle: Settle, lost: Lost
+        self, name: str, transport: ITransport, flow: Flow, limits: Limits, clock: IReactorTime, budget: ChannelBudget, queue: IQueue
     ) -> None:
         self.name = name
+        self.flow = flow
+        self.limits = limits
+        flow.users += 1
         self._transport = transport
         self._clock = clock
         self._budget = budget
-        self._load = load
-        self._settle = settle
-        self._lost = lost
+        self._queue = queue
         self._lanes = Rounds()
         self._idle: list[_Held] = []
         self._least_idle = 0
@@ -137,6 +85,12 @@ class Destination:
         self._pumping = False
         self._stopped: Deferred[None] | None = None
 
+    def reshape(self, transport: ITransport, limits: Limits) -> None:
+        """Follow other limits from now on: channels by ``transport``, which leads to the same place."""
+        self._transport = transport
+        self.limits = limits
+        self.flow.reshape(limits)
+
     @property
     def unused(self) -> bool:
         """Whether nothing waits for it, leads to it, or is being opened."""
@@ -148,14 +102,19 @@ class Destination:
         return self._channels
 
     @property
+    def lanes(self) -> int:
+        """How many have entries waiting."""
+        return len(self._lanes)
+
+    @property
     def in_doubt(self) -> bool:
-        """Whether mail waits for it and no channel leads to it: it may be one that can't be reached."""
-        return bool(self._lanes) and not self._channels
+        """Whether mail waits for it that may wait for long: no channel leads to it, or its flow is held back."""
+        return bool(self._lanes) and (not self._channels or self.flow.held_back)
 
     @property
     def failing(self) -> bool:
-        """Whether it could not be reached when that was last tried."""
-        return self._pause > 0 and not self._channels
+        """Whether it could not be reached when that was last tried, or lets less through than there is."""
+        return (self._pause > 0 and not self._channels) or self.flow.held_back
 
     def shed(self, keep: int) -> int:
         """Leave what waits here to the spool, but for about ``keep`` entries and one of each lane; returns how many were left."""
@@ -180,7 +139,8 @@ class Destination:
         self._pumping = True
         try:
             while self._stopped is None:
-                while self._lanes and (held := self._free_channel()):
+                while self._lanes and self.flow.open(self) and (held := self._free_channel()):
+                    self.flow.begin(1)
                     self._attempt(held, *self._next())
                 if not self._open_one():
                     break
@@ -199,9 +159,14 @@ class Destination:
         return None
 
     def _next(self) -> tuple[LaneQueue, QueueEntry]:
-        """The next entry; its lane goes to the end of the round."""
+        """The next entry, or as much of it as one transaction may have; its lane goes to the end of the round."""
         lane = self._lanes.turn()
         entry = lane.take()
+        most = self.limits.recipients_per_message
+        if len(entry.recipients) > most:
+            lane.put_back(evolve(entry, recipients=entry.recipients[most:]))
+            entry = evolve(entry, recipients=entry.recipients[:most])
+            self._queue.split()
         if not len(lane):
             self.withdraw(lane)
         return lane, entry
@@ -210,14 +175,30 @@ class Destination:
 
     def _open_one(self) -> bool:
         """Begin to open one more channel, when more waits than is being opened."""
-        if self._probe is not None or self._channels + self._opening >= MAX_CHANNELS or not self._lacking():
+        if self._probe is not None or not self._lacking():
             return False
         # After a failure one channel probes, and the others follow it.
-        if (self._pause and self._opening) or not self._budget.take(self):
+        if (self._pause and self._opening) or not self.flow.open(self) or not self._take():
             return False
         self._opening += 1
         self._transport.open().addCallbacks(self._opened, self._not_opened)
         return True
+
+    def _take(self) -> bool:
+        budgets = (self.flow.budget, self._budget)
+        # Both or none: what one gave and the other refused would have to be given back. Asking one may take from the other.
+        for budget in budgets:
+            if not budget.room(self):
+                return False
+        if not all(budget.room(self) for budget in budgets):
+            return False
+        for budget in budgets:
+            budget.take(self)
+        return True
+
+    def _give_back(self) -> None:
+        self.flow.budget.give_back(self)
+        self._budget.give_back(self)
 
     def _lacking(self) -> bool:
         waiting = 0
@@ -235,8 +216,13 @@ class Destination:
 
     def _not_opened(self, failure: Failure) -> None:
         self._opening -= 1
+        if isinstance(failure.value, Elsewhere):
+            self._move()
+            return
         if isinstance(failure.value, Unreachable):
             reply, remote = failure.value.reply, failure.value.remote
+            said = failure.value.said
+            self.flow.refused(said or reply, remote or said is not None, failure.value.host)
         else:
             self.log.failure("opening a channel to {name} failed", failure=failure, name=self.name)
             reply, remote = Reply(451, "4.3.0", "Local error"), False
@@ -247,12 +233,19 @@ class Destination:
                 self._pause = self._pause or FIRST_PAUSE
             elif self._channels or not reply.permanent:
                 self._pause_now()
-        self._budget.give_back(self)
+        self._give_back()
         if self._stopped is not None or not alone:
             return  # the channels that are there go on with what waits
         waiting = [self._next() for _ in range(sum(map(len, self._lanes)))]
         for lane, entry in waiting:
-            self._settle(lane, entry, [Verdict(recipient, reply, remote) for recipient in entry.recipients], self.name, None)
+            self._queue.settle(lane, entry, [Verdict(recipient, reply, remote) for recipient in entry.recipients], self.name, None)
+
+    def _move(self) -> None:
+        self._give_back()
+        self._pause = 0.0
+        if self._stopped is None:
+            for lane in list(self._lanes):
+                self._queue.elsewhere(lane)
 
     def _pause_now(self) -> None:
         if self._probe is None:
@@ -274,7 +267,7 @@ class Destination:
 
     def _attempt(self, held: _Held, lane: LaneQueue, entry: QueueEntry) -> None:
         entry.began = self._clock.seconds()
-        self._load(entry).addCallbacks(self._send, self._not_loaded, (held, lane, entry), {}, (held, lane, entry))
+        self._queue.load(entry).addCallbacks(self._send, self._not_loaded, (held, lane, entry), {}, (held, lane, entry))
 
     def _send(self, content: IStoredContent, held: _Held, lane: LaneQueue, entry: QueueEntry) -> None:
         if held.channel.usable:
@@ -286,9 +279,9 @@ class Destination:
         if not isinstance(failure.value, LookupError):
             self.log.failure("the content of {id} could not be read", failure=failure, id=entry.id)
             reply = Reply(451, "4.3.0", "The content could not be read from the spool")
-            self._settle(lane, entry, [Verdict(recipient, reply, remote=False) for recipient in entry.recipients], self.name, None)
+            self._queue.settle(lane, entry, [Verdict(recipient, reply, remote=False) for recipient in entry.recipients], self.name, None)
         else:
-            self._lost(lane, entry, str(failure.value))
+            self._queue.lost(lane, entry, str(failure.value))
         self._release(held)
 
     def _sent(self, verdicts: Sequence[Verdict], held: _Held, lane: LaneQueue, entry: QueueEntry) -> None:
@@ -297,14 +290,15 @@ class Destination:
             # The other side closed a kept connection just as we used it: that says nothing about this message.
             self._try_again(held, lane, entry)
             return
-        self._settle(lane, entry, verdicts, held.channel.description, held.channel)
+        self.flow.told(verdicts, held.channel.host)
+        self._queue.settle(lane, entry, verdicts, held.channel.description, held.channel)
         self._release(held)
 
     def _broken(self, failure: Failure, held: _Held, lane: LaneQueue, entry: QueueEntry) -> None:
         """A channel that fails where it may not is not used again; its entry must not be stuck for that."""
         self.log.failure("{id}: the channel by {via} failed", failure=failure, id=entry.id, via=held.channel.description)
         reply = Reply(451, "4.3.0", "Local error")
-        self._settle(
+        self._queue.settle(
             lane, entry, [Verdict(recipient, reply, remote=False) for recipient in entry.recipients], held.channel.description, held.channel
         )
         self._part(held)
@@ -317,26 +311,30 @@ class Destination:
 
     def _release(self, held: _Held) -> None:
         """A channel is free: for the next entry, for later, or for nothing any more."""
-        if self._stopped is not None or not held.channel.usable or self._budget.due_elsewhere(self, held.attempts):
+        if self._stopped is not None or not held.channel.usable or self._due_elsewhere(held.attempts):
             self._part(held)
             self.pump()
             return
         self._idle.append(held)
         self.pump()
 
+    def _due_elsewhere(self, attempts: int) -> bool:
+        return self.flow.budget.due_elsewhere(self, attempts) or self._budget.due_elsewhere(self, attempts)
+
     def _keep(self) -> None:
         """Keep the idle channels for a while, unless they are wanted elsewhere."""
-        if self._budget.short:
+        if self._budget.short or self.flow.budget.short:
             while self.give_up_idle():
                 pass
             return
         self._budget.spare(self)
+        self.flow.budget.spare(self)
         if self._reaper is None:
             self._watch_idle()
 
     def _watch_idle(self) -> None:
         self._least_idle = len(self._idle)
-        self._reaper = self._clock.callLater(IDLE_SECONDS, self._reap)
+        self._reaper = self._clock.callLater(self.limits.idle_time, self._reap)
 
     def _reap(self) -> None:
         """Close the channels that were idle all the time: the first ones, as the last one is used first."""
@@ -358,15 +356,22 @@ class Destination:
     def _part(self, held: _Held) -> None:
         self._channels -= 1
         held.channel.close()
-        self._budget.give_back(self)
+        self._give_back()
         if self._stopped is not None and not self._channels and not self._stopped.called:
             self._stopped.callback(None)
 
     # -- stopping
 
+    def retire(self) -> None:
+        """Want nothing of the flow any more."""
+        self.flow.forget(self)
+        self._budget.forget(self)
+        self.flow.users -= 1
+
     def stop(self) -> Deferred[None]:
         """Begin nothing new; fires when the attempts under way are through."""
         self._stopped = Deferred()
+        self.retire()
         for timer in (self._probe, self._reaper):
             if timer is not None:
                 timer.cancel()

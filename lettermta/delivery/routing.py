@@ -17,23 +17,22 @@ from zope.interface import implementer
 from lettermta.accounts.directory import Directory
 from lettermta.accounts.model import Route, Smarthost, TransportKind
 from lettermta.config import HostPort
+from lettermta.delivery.exchange import LOOK_UP, MOST_KNOWN, Exchange, Exchanges, Lookup
 from lettermta.delivery.schedule import Schedule
+from lettermta.delivery.shaping import Limits, ShapingRules
 from lettermta.delivery.tls.decision import TLSPolicies
 from lettermta.delivery.transports.capture import CaptureTransport
 from lettermta.delivery.transports.discard import DiscardTransport
 from lettermta.delivery.transports.mx import MXTransport
 from lettermta.delivery.transports.settings import DeliverySettings
 from lettermta.delivery.transports.smarthost import SmarthostTransport
+from lettermta.delivery.way import Way
 from lettermta.interfaces import IChannel, IResolver, ITransport
 from lettermta.message import Lane, Reply, Unreachable
 from lettermta.smtp.client import TLSMode
 from lettermta.smtp.client_auth import Credentials
 
 _MOST_SCHEDULES = 1000
-
-Way = tuple[str, Callable[[], ITransport]]
-"""The key of a destination, and what makes the transport to it. The key of an MX destination is its domain; no other is without a blank, so
-that nobody can address mail to them."""
 
 
 @define(eq=False)
@@ -53,12 +52,29 @@ class Routing:
     """The schedule of routes without one of their own, in seconds."""
     lifetime: float = 432_000.0
     """Likewise how long their mail is tried."""
+    shaping: ShapingRules = Factory(ShapingRules)
     _schedules: dict[tuple[float, ...], Schedule] = Factory(dict)
+    exchanges: Exchanges = field(init=False)
+    _ways: dict[str, tuple[Exchange, Way]] = field(factory=dict, init=False)
+    """By domain, with the exchange that it is for."""
+
+    def __attrs_post_init__(self) -> None:
+        self.exchanges = Exchanges(self.reactor)
+
+    def reshape(self, shaping: ShapingRules) -> None:
+        """Follow other rules from now on."""
+        self.shaping = shaping
+        self._ways.clear()
 
     def schedule_of(self, lane: Lane) -> Schedule:
-        """When the lane's mail is tried again."""
+        """When the lane's mail is tried again: the receiver's schedule comes before the route's, and that before ours."""
         route = self.directory.route_by_id(lane.route_id)
-        delays = tuple(self.delays if route is None or route.schedule is None else route.schedule)
+        delays: Sequence[float] | None = None
+        if route is None or route.transport is TransportKind.MX:
+            delays = self._limits(lane.domain, self.exchanges.last(lane.domain)).schedule
+        if delays is None:
+            delays = self.delays if route is None or route.schedule is None else route.schedule
+        delays = tuple(delays)
         if delays not in self._schedules:
             if len(self._schedules) >= _MOST_SCHEDULES:
                 self._schedules.clear()
@@ -76,33 +92,67 @@ class Routing:
             return self._capture()
         route = self.directory.route_by_id(lane.route_id)
         if route is None:
-            return f"no route {lane.route_id}", NoRoute
+            return _alone(f"no route {lane.route_id}", NoRoute)
         if route.transport is TransportKind.CAPTURE:
             return self._capture()
         if route.transport is TransportKind.DISCARD:
-            return "transport discard", DiscardTransport
+            return _alone("transport discard", DiscardTransport)
         if route.transport is TransportKind.SMARTHOST:
             return self._smarthost(route)
         if self.relayhost is not None:
             return self._relayhost(self.relayhost)
-        return lane.domain, lambda: MXTransport(self.reactor, lane.domain, self.resolver, self.settings, self.policies)
+        exchange = self.exchanges.get(lane.domain)
+        return self._lookup(lane.domain) if exchange is None else self._exchange(exchange)
+
+    def _lookup(self, domain: str) -> Way:
+        return Way(domain, lambda: Lookup(domain, self.resolver, self.settings, self.exchanges, self.policies), domain, LOOK_UP)
+
+    def _exchange(self, exchange: Exchange) -> Way:
+        known = self._ways.get(exchange.domain)
+        if known is None or known[0] is not exchange:
+            limits = self._limits(exchange.domain, exchange)
+            receiver = exchange.key if limits.named is None else f"{exchange.key} for {limits.named}"
+            # What differs in TLS alone has channels of its own, and the same limits.
+            key = f"{receiver} by {exchange.tls}" if exchange.tls else receiver
+
+            def transport() -> ITransport:
+                return MXTransport(self.reactor, exchange, self.resolver, self.settings, self.policies, limits)
+
+            if len(self._ways) >= MOST_KNOWN:
+                self._ways.clear()
+            known = self._ways[exchange.domain] = (exchange, Way(key, transport, limits.together or receiver, limits))
+        return known[1]
+
+    def _limits(self, domain: str, exchange: Exchange | None) -> Limits:
+        return self.shaping.limits(domain, () if exchange is None else exchange.groups[0])
 
     def _capture(self) -> Way:
-        return "transport capture", lambda: CaptureTransport(self.capture_dir, self.reactor)
+        return _alone("transport capture", lambda: CaptureTransport(self.capture_dir, self.reactor))
 
     def _relayhost(self, relayhost: HostPort) -> Way:
-        return f"relayhost {relayhost}", lambda: SmarthostTransport(
-            self.reactor, relayhost.host, relayhost.port, self.settings.tls, None, self.settings
-        )
+        key, limits = f"relayhost {relayhost}", self.shaping.limits(None, (relayhost.host.lower(),))
+
+        def transport() -> ITransport:
+            return SmarthostTransport(self.reactor, relayhost.host, relayhost.port, self.settings.tls, None, self.settings, limits=limits)
+
+        return Way(key, transport, key, limits)
 
     def _smarthost(self, route: Route) -> Way:
         smarthost = route.smarthost
         assert smarthost is not None
         # The credentials are part of the key, or a changed password would wait for the old channels to close.
-        key = f"smarthost {route.slug} {hash(smarthost):x}"
-        return key, lambda: SmarthostTransport(
-            self.reactor, smarthost.host, smarthost.port, TLSMode(smarthost.tls.value), _credentials(smarthost), self.settings
-        )
+        key, limits = f"smarthost {route.slug} {hash(smarthost):x}", self.shaping.limits(None, (smarthost.host.lower(),))
+
+        def transport() -> ITransport:
+            tls, credentials = TLSMode(smarthost.tls.value), _credentials(smarthost)
+            return SmarthostTransport(self.reactor, smarthost.host, smarthost.port, tls, credentials, self.settings, limits=limits)
+
+        return Way(key, transport, key, limits)
+
+
+def _alone(key: str, transport: Callable[[], ITransport]) -> Way:
+    """A way that no rule is about."""
+    return Way(key, transport, key)
 
 
 def _credentials(smarthost: Smarthost) -> Credentials | None:

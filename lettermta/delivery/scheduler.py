@@ -18,15 +18,18 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from lettermta import metrics
+from lettermta.delivery.budget import ChannelBudget
 from lettermta.delivery.classes import Classifier
 from lettermta.delivery.counting import count_attempt, count_recorded
-from lettermta.delivery.destination import ChannelBudget, Destination
+from lettermta.delivery.destination import Destination
+from lettermta.delivery.flow import Flows
 from lettermta.delivery.judge import Classify, ScheduleOf, judge
 from lettermta.delivery.lane import WINDOW, Hand, LaneQueue
 from lettermta.delivery.reporter import Reporter
-from lettermta.delivery.routing import Way
+from lettermta.delivery.throttling import ThrottleRules
+from lettermta.delivery.way import Way
 from lettermta.event import Event
-from lettermta.interfaces import IChannel, ISpool, ISpoolListener
+from lettermta.interfaces import IChannel, ISpool, ISpoolListener, IStoredContent
 from lettermta.message import Attempt, Lane, Message, Outcome, QueueEntry, Reply, State, Verdict
 
 LARGEST_HAND = 20_000
@@ -67,6 +70,7 @@ class Scheduler:
         reporter: Reporter | None = None,
         classify: Classify | None = None,
         parted: Callable[[QueueEntry], Sequence[QueueEntry]] = whole,
+        throttles: ThrottleRules | None = None,
     ) -> None:
         self._parted = parted
         self._classify = classify or Classifier().classify
@@ -81,6 +85,7 @@ class Scheduler:
         self._budget = ChannelBudget(MAX_CHANNELS)
         self._lanes: dict[Lane, LaneQueue] = {}
         self._destinations: dict[str, Destination] = {}
+        self._flows = Flows(throttles or ThrottleRules(), clock)
         self._hungry: OrderedDict[Lane, None] = OrderedDict()
         self._hand = 0
         self._share = WINDOW
@@ -165,23 +170,30 @@ class Scheduler:
             self._feed()
 
     def _serve(self, lane: LaneQueue) -> None:
-        key, transport = self._way(lane.lane)
-        if lane.way not in (None, key):
-            # The route was changed while mail waited for its old way.
+        way = self._way(lane.lane)
+        if lane.way not in (None, way.key):
+            # The route was changed while mail waited for its old way, or the domain's hosts were.
             self._destinations[lane.way].withdraw(lane)
-        destination = self._destinations.get(key)
+        destination = self._destinations.get(way.key)
         if destination is None:
             self._forget_unused()
-            destination = self._destinations[key] = Destination(
-                key, transport(), self._clock, self._budget, self._spool.load, self._settle, self._quarantine
+            flow = self._flows.of(way.flow, way.limits)
+            destination = self._destinations[way.key] = Destination(
+                way.key, way.transport(), flow, way.limits, self._clock, self._budget, self
             )
+        elif destination.limits is not way.limits:
+            destination.reshape(way.transport(), way.limits)
         destination.offer(lane)
+
+    def elsewhere(self, lane: LaneQueue) -> None:
+        """See IQueue."""
+        self._serve(lane)
 
     def _forget_unused(self) -> None:
         """Keep the destinations in memory to about twice those that are in use."""
         if len(self._destinations) >= self._most_destinations:
             for key in [key for key, destination in self._destinations.items() if destination.unused]:
-                del self._destinations[key]
+                self._destinations.pop(key).retire()
             self._most_destinations = 2 * max(len(self._destinations), MAX_CHANNELS)
 
     # -- what an operator changed
@@ -204,7 +216,7 @@ class Scheduler:
         lanes = tuple(lanes)
         self.reread(lanes)
         for key in lanes:
-            destination = self._destinations.get(self._way(key)[0])
+            destination = self._destinations.get(self._way(key).key)
             if destination is not None:
                 destination.hurry()
 
@@ -231,7 +243,7 @@ class Scheduler:
                 lane.take_in_hand(entry)
                 self._hand += 1
                 verdicts = [Verdict(one, reply, remote=False) for one in entry.recipients]
-                recorded.append(self._settle(lane, entry, verdicts, "the operator"))
+                recorded.append(self.settle(lane, entry, verdicts, "the operator"))
 
         def done(_: object) -> int:
             self.reread(lanes)
@@ -291,8 +303,10 @@ class Scheduler:
         return self._hand < LARGEST_HAND
 
     def _window(self, lane: Lane) -> int:
-        destination = self._destinations.get(self._way(lane)[0])
-        return self._share if destination is not None and destination.failing else WINDOW
+        destination = self._destinations.get(self._way(lane).key)
+        if destination is None or not destination.failing:
+            return WINDOW
+        return max(self._share // max(destination.lanes, 1), 1)
 
     def _feed(self) -> None:
         """Ask the spool for what hungry lanes have due, while there is room."""
@@ -357,10 +371,18 @@ class Scheduler:
 
     # -- what came of it
 
-    def _settle(
+    def load(self, entry: QueueEntry) -> Deferred[IStoredContent]:
+        """See IQueue."""
+        return self._spool.load(entry)
+
+    def split(self) -> None:
+        """See IQueue."""
+        self._hand += 1
+
+    def settle(
         self, lane: LaneQueue, entry: QueueEntry, verdicts: Sequence[Verdict], via: str, channel: IChannel | None = None
     ) -> Deferred[None]:
-        """Fires once what an attempt came to is on record, or could not be written for now."""
+        """See IQueue. Fires once what an attempt came to is on record, or could not be written for now."""
         if self._doomed:
             verdicts = [self._as_doomed(verdict) for verdict in verdicts]
         reporter = self._reporter
@@ -390,8 +412,8 @@ class Scheduler:
             done.addCallback(lambda _: self._reports.discard(done))
         return done
 
-    def _quarantine(self, lane: LaneQueue, entry: QueueEntry, reason: str) -> None:
-        """An entry without content can't be sent, and must not be forgotten (HARD-CASES row 14)."""
+    def lost(self, lane: LaneQueue, entry: QueueEntry, reason: str) -> None:
+        """See IQueue. An entry without content can't be sent, and must not be forgotten (HARD-CASES row 14)."""
         self.log.error("{id}: quarantined: {reason}", id=entry.id, reason=reason)
         self._record(lane, entry, [Outcome(recipient, State.QUARANTINED, reason) for recipient in entry.recipients], [])
 
@@ -449,6 +471,7 @@ class Scheduler:
         metrics.QUEUE_IN_HAND.set(self._hand)
         metrics.QUEUE_LANES.set(len(self._lanes))
         metrics.QUEUE_DESTINATIONS.set(len(self._destinations))
+        self._flows.measure()
         metrics.CHANNELS_OPEN.set(sum(destination.channels for destination in self._destinations.values()))
 
     def _tidy(self, lane: LaneQueue) -> None:

@@ -442,6 +442,29 @@ STS_FETCHES = _delivery.counters(
     ),
 )
 
+SHAPING = Label("shaping", "the most specific `[shaping …]` section that holds for the receiver, `*` where there is none")
+RECEIVER_RECIPIENTS = _delivery.counters(
+    "lettermta_receiver_recipients",
+    "Recipients that were attempted over a connection, by what the receiver made of them.",
+    SHAPING,
+    Label("result", "what it was", {"taken": "2yz", "deferred": "4yz, or no answer", "refused": "5yz"}),
+)
+RECEIVER_CONNECTIONS = _delivery.gauges("lettermta_receiver_connections", "Channels that are open to receivers now.", SHAPING)
+RECEIVER_ALLOWED = _delivery.gauges(
+    "lettermta_receiver_connections_allowed",
+    "Channels that may be open now, of all receivers in memory together: fewer than configured after push-backs.",
+    SHAPING,
+)
+RECEIVERS_PAUSED = _delivery.gauges("lettermta_receivers_paused", "Receivers that are left alone now, by a throttle rule.", SHAPING)
+RECEIVERS_HELD_BACK = _delivery.gauges(
+    "lettermta_receivers_held_back", "Receivers whose mail waits now for the end of a pause, or for its turn by the rate.", SHAPING
+)
+THROTTLES = _delivery.counters(
+    "lettermta_throttles",
+    "Pauses of a receiver that a throttle rule began.",
+    Label("rule", "the NAME of the `[throttle NAME]` section"),
+)
+
 # -- names
 
 _names = REGISTRY.part("Names")

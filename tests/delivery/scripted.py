@@ -12,6 +12,9 @@ from zope.interface import implementer
 from lettermta.delivery.reporter import Reporter, ReportRules
 from lettermta.delivery.schedule import Schedule
 from lettermta.delivery.scheduler import Scheduler, whole
+from lettermta.delivery.shaping import Limits
+from lettermta.delivery.throttling import ThrottleRules
+from lettermta.delivery.way import Way
 from lettermta.event import CREATED, message_event
 from lettermta.interfaces import IChannel, ISpool, ISpoolListener, ITransport
 from lettermta.message import Lane, Message, QueuedRecipient, QueueEntry, Recipient, Reply, Unreachable, Verdict, new_id
@@ -23,6 +26,8 @@ LATER = Reply(451, "4.7.1", "Try again later")
 NEVER = Reply(550, "5.1.1", "No such user")
 NO_ANSWER = Reply(451, "4.4.1", "No answer from any host")
 LOST = Reply(451, "4.4.2", "Connection lost")
+
+NO_LIMITS = Limits()
 
 Answer = Callable[[QueueEntry, QueuedRecipient], Verdict]
 
@@ -166,6 +171,11 @@ class World:
         self.places: dict[str, Place] = {}
         self.ways: dict[str, str] = {}
         """The place that a lane's mail goes to, by route or domain; else the one named as the domain."""
+        self.limits: dict[str, Limits] = {}
+        """By place."""
+        self.flows: dict[str, str] = {}
+        """What a place shares its limits with, where it does."""
+        self.throttles: ThrottleRules | None = None
         self.schedules: dict[str, Sequence[float]] = {}
         """The delays of a route that has its own."""
         self.reporter = reporter and Reporter(reporter, self.spool.content, self.spool.load, lambda _: 432_000.0, self.now)
@@ -173,7 +183,8 @@ class World:
         self.scheduler = self.new_scheduler()
 
     def new_scheduler(self) -> Scheduler:
-        return Scheduler(self.spool, self.way, self.schedule_of, self.clock, self.now, self.reporter, parted=self.parted)
+        parts = {"parted": self.parted, "throttles": self.throttles}
+        return Scheduler(self.spool, self.way, self.schedule_of, self.clock, self.now, self.reporter, **parts)
 
     def schedule_of(self, lane: Lane) -> Schedule:
         return Schedule(self.schedules.get(lane.route_id, self.delays), jitter=0.0)
@@ -188,7 +199,7 @@ class World:
 
     def way(self, lane: Lane):
         name = self.ways.get(lane.route_id) or self.ways.get(lane.domain) or lane.domain
-        return name, lambda: self.place(name)
+        return Way(name, lambda: self.place(name), self.flows.get(name, name), self.limits.get(name, NO_LIMITS))
 
     def start(self) -> World:
         self.scheduler.start()

@@ -8,11 +8,12 @@ from twisted.internet.defer import fail
 from twisted.logger import capturedLogs
 
 from lettermta.delivery import scheduler
-from lettermta.delivery.destination import FIRST_PAUSE, IDLE_SECONDS, LONGEST_PAUSE, MAX_CHANNELS, TURN
+from lettermta.delivery.budget import TURN
+from lettermta.delivery.destination import FIRST_PAUSE, LONGEST_PAUSE
 from lettermta.message import Reply, State, Unreachable, Verdict
 from lettermta.testing.spool import MemorySpool
 
-from .scripted import LOST, World, accept, unreachable
+from .scripted import LOST, NO_LIMITS, World, accept, unreachable
 
 
 def test_a_channel_carries_many_messages():
@@ -33,7 +34,7 @@ def test_as_many_channels_are_opened_as_there_is_mail_up_to_a_limit():
     assert place.opened == 3
     for number in range(100):
         world.submit(f"v{number}@example.com")
-    assert len(place.open_channels) == MAX_CHANNELS
+    assert len(place.open_channels) == NO_LIMITS.connections
 
 
 def test_no_more_channels_are_opened_than_mail_waits():
@@ -48,7 +49,7 @@ def test_no_more_channels_are_opened_than_mail_waits():
 def test_an_idle_channel_is_kept_for_a_while():
     world = World().start()
     world.submit("a@example.com")
-    world.clock.advance(IDLE_SECONDS - 0.1)
+    world.clock.advance(NO_LIMITS.idle_time - 0.1)
     assert len(world.place("example.com").open_channels) == 1
     world.clock.advance(0.1)
     assert world.place("example.com").open_channels == []
@@ -59,7 +60,7 @@ def test_a_channel_that_is_used_now_and_then_is_kept():
     world = World().start()
     for number in range(20):
         world.submit(f"u{number}@example.com")
-        world.clock.advance(IDLE_SECONDS * 0.6)
+        world.clock.advance(NO_LIMITS.idle_time * 0.6)
     assert world.place("example.com").opened == 1
 
 
@@ -74,7 +75,7 @@ def test_of_many_idle_channels_those_that_are_not_needed_are_closed():
         channel.finish()
     for number in range(5):
         world.submit(f"v{number}@example.com")
-        world.clock.advance(IDLE_SECONDS * 0.6)
+        world.clock.advance(NO_LIMITS.idle_time * 0.6)
     assert len(place.open_channels) == 1
     world.assert_at_rest()
 
@@ -226,7 +227,7 @@ def test_several_channels_that_fail_together_are_one_failure():
     place.holding_opens = True
     for number in range(30):
         world.submit(f"u{number}@example.com")
-    assert len(place.opening) == MAX_CHANNELS
+    assert len(place.opening) == NO_LIMITS.connections
     for opening in place.opening[:-1]:
         opening.errback(unreachable())
     assert all(one.attempts == 0 for one in world.recipients()), "the last one may have better luck"
@@ -300,7 +301,7 @@ def test_lanes_of_one_destination_take_turns():
     world.start()
     while busy := [channel for channel in place.open_channels if channel.held]:
         busy[0].finish()
-    turns = "".join(address[0] for address in place.recipients[MAX_CHANNELS : 2 * MAX_CHANNELS])
+    turns = "".join(address[0] for address in place.recipients[NO_LIMITS.connections : 2 * NO_LIMITS.connections])
     assert turns in ("ab" * 10, "ba" * 10)
     world.assert_at_rest()
 

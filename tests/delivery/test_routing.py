@@ -13,6 +13,7 @@ from lettermta.accounts.directory import Directory
 from lettermta.accounts.model import RouteKind, Smarthost, SmarthostTLS, TransportKind
 from lettermta.accounts.store import AccountStore
 from lettermta.config import HostPort
+from lettermta.delivery.exchange import Exchange, Lookup
 from lettermta.delivery.routing import NoRoute, Routing
 from lettermta.delivery.transports.capture import CaptureTransport
 from lettermta.delivery.transports.discard import DiscardTransport
@@ -54,16 +55,22 @@ def office(tmp_path: Path) -> Iterator[Office]:
 
 
 def test_mail_of_an_mx_route_goes_to_its_domain(office: Office) -> None:
-    key, transport = office.routing().way(office.lane(TransportKind.MX))
-    made = transport()
-    assert key == "example.com"
+    routing = office.routing()
+    lane = office.lane(TransportKind.MX)
+    unknown = routing.way(lane)
+    assert unknown.key == "example.com"
+    assert isinstance(unknown.transport(), Lookup)
+    routing.exchanges.put(Exchange("example.com", (("mx.example.com",), ("backup.example.net",))))
+    known = routing.way(lane)
+    made = known.transport()
+    assert known.key == "mx backup.example.net mx.example.com"
     assert isinstance(made, MXTransport)
-    assert made.domain == "example.com"
+    assert made.exchange.groups == (("mx.example.com",), ("backup.example.net",))
 
 
 def test_routes_that_lead_to_one_domain_share_a_destination(office: Office) -> None:
     routing = office.routing()
-    assert routing.way(office.lane(TransportKind.MX))[0] == routing.way(office.lane(TransportKind.MX))[0]
+    assert routing.way(office.lane(TransportKind.MX)).key == routing.way(office.lane(TransportKind.MX)).key
 
 
 @pytest.mark.parametrize(
@@ -71,50 +78,53 @@ def test_routes_that_lead_to_one_domain_share_a_destination(office: Office) -> N
 )
 def test_capture_and_discard_have_one_destination_for_all_domains(office: Office, kind: TransportKind, made: type) -> None:
     routing = office.routing()
-    key, transport = routing.way(office.lane(kind, "a.example"))
+    way = routing.way(office.lane(kind, "a.example"))
+    key, transport = way.key, way.transport
     assert isinstance(transport(), made)
-    assert routing.way(office.lane(kind, "b.example"))[0] == key
+    assert routing.way(office.lane(kind, "b.example")).key == key
 
 
 @pytest.mark.parametrize("kind", [TransportKind.CAPTURE, TransportKind.DISCARD])
 def test_nobody_can_address_mail_to_a_transport(office: Office, kind: TransportKind) -> None:
     """Mail for user@capture of an MX route must not meet the Maildir, nor captured mail leave for a domain of that name."""
     routing = office.routing()
-    key, _ = routing.way(office.lane(kind))
+    key = routing.way(office.lane(kind)).key
     assert " " in key, "no domain has a blank"
-    assert routing.way(office.lane(TransportKind.MX, kind.value))[0] != key
+    assert routing.way(office.lane(TransportKind.MX, kind.value)).key != key
 
 
 def test_a_smarthost_is_one_destination_for_all_domains_with_its_own_tls_and_login(office: Office) -> None:
     smarthost = Smarthost("relay.example", 587, SmarthostTLS.REQUIRE, "bob", "secret")
     routing = office.routing()
     lane = office.lane(TransportKind.SMARTHOST, "a.example", smarthost)
-    key, transport = routing.way(lane)
+    way = routing.way(lane)
+    key, transport = way.key, way.transport
     assert isinstance(transport(), SmarthostTransport)
-    assert routing.way(Lane(lane.route_id, "b.example"))[0] == key
+    assert routing.way(Lane(lane.route_id, "b.example")).key == key
     assert "secret" not in key
 
 
 def test_a_changed_password_is_a_new_destination(office: Office) -> None:
     routing = office.routing()
     lane = office.lane(TransportKind.SMARTHOST, smarthost=Smarthost("relay.example", 587, SmarthostTLS.REQUIRE, "bob", "old"))
-    key, _ = routing.way(lane)
+    key = routing.way(lane).key
     office.store.update_route("demo", "r1", lambda route: evolve(route, smarthost=evolve(route.smarthost, password="new")))
-    assert routing.way(lane)[0] != key
+    assert routing.way(lane).key != key
 
 
 def test_a_route_that_was_changed_sends_the_new_way(office: Office) -> None:
     routing = office.routing()
     lane = office.lane(TransportKind.MX)
     office.store.update_route("demo", "r1", lambda route: evolve(route, transport=TransportKind.CAPTURE))
-    assert isinstance(routing.way(lane)[1](), CaptureTransport)
+    assert isinstance(routing.way(lane).transport(), CaptureTransport)
 
 
 def test_mail_of_a_deleted_route_waits(office: Office) -> None:
     routing = office.routing()
     lane = office.lane(TransportKind.MX)
     office.store.delete_route("demo", "r1")
-    key, transport = routing.way(lane)
+    way = routing.way(lane)
+    key, transport = way.key, way.transport
     assert key == f"no route {lane.route_id}"
     assert isinstance(transport(), NoRoute)
     failures: list[Unreachable] = []
@@ -126,17 +136,18 @@ def test_mail_of_a_deleted_route_waits(office: Office) -> None:
 
 def test_a_relayhost_takes_what_would_leave_by_mx_and_nothing_else(office: Office) -> None:
     routing = office.routing(relayhost=HostPort("relay.example", 25))
-    key, transport = routing.way(office.lane(TransportKind.MX))
+    way = routing.way(office.lane(TransportKind.MX))
+    key, transport = way.key, way.transport
     assert isinstance(transport(), SmarthostTransport)
-    assert routing.way(office.lane(TransportKind.MX, "b.example"))[0] == key
-    assert isinstance(routing.way(office.lane(TransportKind.DISCARD))[1](), DiscardTransport)
+    assert routing.way(office.lane(TransportKind.MX, "b.example")).key == key
+    assert isinstance(routing.way(office.lane(TransportKind.DISCARD)).transport(), DiscardTransport)
 
 
 def test_capture_all_keeps_everything_at_home(office: Office) -> None:
     routing = office.routing(capture_all=True, relayhost=HostPort("relay.example", 25))
     smarthost = Smarthost("relay.example", 587)
     lanes = [office.lane(TransportKind.MX), office.lane(TransportKind.SMARTHOST, smarthost=smarthost), Lane("gone", "example.com")]
-    assert all(isinstance(routing.way(lane)[1](), CaptureTransport) for lane in lanes)
+    assert all(isinstance(routing.way(lane).transport(), CaptureTransport) for lane in lanes)
 
 
 def test_every_kind_of_tls_towards_a_smarthost_is_one_of_the_clients() -> None:

@@ -10,14 +10,14 @@ from twisted.internet.defer import fail
 from twisted.logger import capturedLogs
 from zope.interface.verify import verifyObject
 
-from lettermta.delivery import destination, lane, scheduler
+from lettermta.delivery import lane, scheduler
 from lettermta.delivery.reporter import ReportRules
 from lettermta.delivery.scheduler import RECORD_AGAIN_SECONDS, STOP_SECONDS
 from lettermta.interfaces import IChannel, ISpoolListener, ITransport
 from lettermta.message import State, Verdict
 from lettermta.testing.spool import MemorySpool
 
-from .scripted import LATER, LOST, NEVER, OK, Channel, Place, StagedSpool, World, accept, answer, make_message, unreachable
+from .scripted import LATER, LOST, NEVER, NO_LIMITS, OK, Channel, Place, StagedSpool, World, accept, answer, make_message, unreachable
 
 
 def test_the_pieces_provide_their_interfaces():
@@ -197,7 +197,7 @@ def test_a_backlog_goes_out_where_everything_answers_at_once():
         world.submit(f"u{number}@example.com")
     world.start()
     assert len(world.place("example.com").attempts) == 1500
-    assert world.place("example.com").opened <= destination.MAX_CHANNELS
+    assert world.place("example.com").opened <= NO_LIMITS.connections
     world.assert_at_rest()
 
 
@@ -491,7 +491,7 @@ def test_another_projects_first_message_waits_for_one_of_each_channel_at_the_mos
     before = len(place.attempts)
     world.submit("late@d.example", route="r2")
     channels = place.open_channels
-    assert len(channels) == destination.MAX_CHANNELS
+    assert len(channels) == NO_LIMITS.connections
     for channel in channels:
         channel.finish()
         if "late@d.example" in place.recipients:

@@ -33,6 +33,7 @@ from zope.interface.verify import verifyObject
 
 from lettermta.address_policy import permits
 from lettermta.delivery.dns_wire import Server, TryFailed
+from lettermta.delivery.exchange import Exchange, find
 from lettermta.delivery.resolver import NoSuchDomain, TemporaryDNSFailure
 from lettermta.delivery.transports.capture import CaptureTransport
 from lettermta.delivery.transports.discard import DiscardTransport
@@ -70,12 +71,21 @@ class Names:
         return fail(found) if isinstance(found, Exception) else succeed(found)
 
 
+def by_mx(reactor: Any, domain: str, names: IResolver, settings: DeliverySettings, **options: Any) -> Deferred[IChannel]:
+    """Look up the domain's exchange, and open a channel to it."""
+
+    async def opened() -> IChannel:
+        transport = MXTransport(reactor, await find(names, domain, settings.hostname), names, settings, **options)
+        verifyObject(ITransport, transport)
+        return await transport.open()
+
+    return Deferred.fromCoroutine(opened())
+
+
 def refusal(mx: Mapping[str, Any], addresses: Mapping[str, Any], domain: str = "in.test", **settings: Any) -> str:
     """What an opening that needs no socket fails with."""
-    transport = MXTransport(Clock(), domain, Names(mx, addresses), DeliverySettings("out.test", **settings))
-    verifyObject(ITransport, transport)
     failed: list[Any] = []
-    transport.open().addErrback(failed.append)
+    by_mx(Clock(), domain, Names(mx, addresses), DeliverySettings("out.test", **settings)).addErrback(failed.append)
     [failure] = failed
     assert isinstance(failure.value, Unreachable)
     assert not failure.value.remote
@@ -85,9 +95,9 @@ def refusal(mx: Mapping[str, Any], addresses: Mapping[str, Any], domain: str = "
 def tried(mx: Mapping[str, Any], addresses: Mapping[str, Any], **settings: Any) -> list[str]:
     """The addresses that are tried when none answers, in order."""
     reactor = MemoryReactorClock()
-    transport = MXTransport(reactor, "in.test", Names(mx, addresses), DeliverySettings("out.test", **settings), shuffle=list.sort)
     failed: list[Any] = []
-    transport.open().addErrback(failed.append)
+    opening = by_mx(reactor, "in.test", Names(mx, addresses), DeliverySettings("out.test", **settings), shuffle=list.sort)
+    opening.addErrback(failed.append)
     while not failed:
         _, _, factory, _, _ = reactor.tcpClients[-1]
         factory.clientConnectionFailed(None, Failure(ConnectionRefusedError()))
@@ -108,7 +118,7 @@ class TestFindingTheHost:
     def test_a_failing_mx_look_up_is_temporary_and_never_falls_back_to_the_address(self) -> None:
         names = Names({"in.test": SERVFAIL}, {"in.test": ["8.8.8.8"]})
         failed: list[Any] = []
-        MXTransport(Clock(), "in.test", names, DeliverySettings("out.test")).open().addErrback(failed.append)
+        by_mx(Clock(), "in.test", names, DeliverySettings("out.test")).addErrback(failed.append)
         assert str(failed[0].value.reply).startswith("451 4.4.3")
         assert names.asked == ["MX in.test"]
 
@@ -252,8 +262,8 @@ class Loopback(TestCase):
         return DeliverySettings("out.test", port=port, allow_networks=("127.0.0.0/8",), connect_timeout=5, **changes)
 
     def direct(self, port: int, addresses: Sequence[str] = ("127.0.0.1",), **changes: Any) -> MXTransport:
-        names = Names({"in.test": [(10, "mx.test")]}, {"mx.test": addresses})
-        return MXTransport(self.reactor, "in.test", names, self.settings(port, **changes))
+        names = Names({}, {"mx.test": addresses})
+        return MXTransport(self.reactor, Exchange("in.test", (("mx.test",),)), names, self.settings(port, **changes))
 
     def smarthost(self, port: int, tls: str, trust: Path | None = None, host: str = "localhost") -> SmarthostTransport:
         secret = Credentials("user", "s3cret")

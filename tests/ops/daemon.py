@@ -13,10 +13,10 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from lettermta.accounts.directory import Directory
-from lettermta.delivery.routing import Way
 from lettermta.delivery.schedule import Schedule
 from lettermta.delivery.scheduler import Scheduler
 from lettermta.delivery.transports.discard import DiscardTransport
+from lettermta.delivery.way import Way
 from lettermta.interfaces import IChannel, ITransport
 from lettermta.message import Lane
 from lettermta.ops.control import listen
@@ -39,7 +39,8 @@ def main(state_dir: Path, delivered: list[str]) -> None:
     spool.open()
 
     def way(lane: Lane) -> Way:
-        return ("void", DiscardTransport) if lane.route_id in delivered else (lane.domain, Silent)
+        key, transport = ("void", DiscardTransport) if lane.route_id in delivered else (lane.domain, Silent)
+        return Way(key, transport, key)
 
     scheduler = Scheduler(spool, way, Schedule([3600.0]), reactor, lambda: NOW)  # type: ignore[arg-type]
     operations = Operations(spool, scheduler, Directory(state_dir), lambda: NOW)

@@ -83,6 +83,22 @@ class DomainPolicy:
     """Hosts whose names can be relied on."""
     other_names: tuple[str, ...] = ()
 
+    @property
+    def shared(self) -> str:
+        """The same for domains whose sessions with a host may carry each other's mail; empty where nobody asks for more than the operator.
+
+        Where DNSSEC vouches for the hosts a domain has sessions of its own, since its name counts when certificates are compared
+        (RFC 7672 section 3.2.2). Enforced or tested MTA-STS policies are the same when they name the same hosts.
+        """
+        if self.wanted is TLSMode.OFF:
+            return ""
+        if self.authenticated:
+            return f"dnssec {self.domain}"
+        policy = self.discovered.policy
+        if policy is None or policy.mode is Mode.NONE:
+            return ""
+        return f"mta-sts {policy.mode} {' '.join(sorted(policy.mx))}"
+
     async def of_host(self, host: str) -> HostPolicy:
         """What is asked of one of the domain's hosts. Raises Unreachable when it must not be used."""
         if self.wanted is TLSMode.OFF:

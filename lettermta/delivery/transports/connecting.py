@@ -6,26 +6,33 @@ here says nothing of the message itself, so in the end it is temporary, whatever
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from typing import Any
 
-from attrs import evolve, frozen
+from attrs import Factory, evolve, frozen
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.internet.error import ConnectError, ConnectionRefusedError, TimeoutError
 from twisted.internet.interfaces import IAddress
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.protocol import Factory as ProtocolFactory
+from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
 
 from lettermta import metrics
 from lettermta.delivery.tls.policy import UNCOUNTED, HostPolicy, ITLSResults
 from lettermta.delivery.tls.told import Told, told_by, told_of
+from lettermta.delivery.transports.families import Families
 from lettermta.message import Reply, Unreachable
 from lettermta.smtp.client import ClientSession, ClientSettings, NotVerified, TLSFailed, TLSMode, TLSNotOffered
 from lettermta.smtp.client_protocol import ClientProtocol
 from lettermta.smtp.client_tls import SessionCache
 
+FALL_OVER_SECONDS = 5.0
+"""How long a connection may take while an address of the other family (IPv6, IPv4) is still to be tried."""
 MOST_ADDRESSES = 10
 """How many addresses one opening tries in all: a domain with 50 MX hosts must not hold an attempt for hours."""
+
+_NO_ROUTE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 _log = Logger()
 
@@ -51,6 +58,7 @@ class Connector:
     connect_timeout: float
     sessions: SessionCache | None = None
     results: ITLSResults = UNCOUNTED
+    families: Families = Factory(Families)
 
     async def open(self, target: Target, policy: HostPolicy) -> ClientSession:
         """A session with one address; raises Unreachable with what happened."""
@@ -95,27 +103,44 @@ class Connector:
             await endpoint.connect(_OneConnection(protocol))
         except TimeoutError:
             metrics.CONNECTIONS_OUT["timed_out"].inc()
-            raise Unreachable(Reply(451, "4.4.1", f"Connecting to {target} timed out")) from None
+            self.families.silent(self.reactor, target.address)
+            raise NotConnected(Reply(451, "4.4.1", f"Connecting to {target} timed out")) from None
         except ConnectionRefusedError:
             metrics.CONNECTIONS_OUT["refused"].inc()
-            raise Unreachable(Reply(451, "4.4.1", f"{target} refuses connections")) from None
+            raise NotConnected(Reply(451, "4.4.1", f"{target} refuses connections")) from None
         except ConnectError as error:
             metrics.CONNECTIONS_OUT["unreachable"].inc()
-            raise Unreachable(Reply(451, "4.4.1", f"{target} can't be reached: {error}")) from None
+            if error.osError in _NO_ROUTE:
+                self.families.no_route(self.reactor, target.address)
+            raise NotConnected(Reply(451, "4.4.1", f"{target} can't be reached: {error}")) from None
+        self.families.works(target.address)
 
     async def first(self, targets: Sequence[Target], policy: HostPolicy) -> ClientSession:
         """A session with the first target that has one; raises the last one's Unreachable."""
         last: Unreachable | None = None
-        for target in targets:
+        pending = list(targets)
+        while pending:
+            target = pending.pop(0)
+            six = ":" in target.address
+            others = [each for each in pending if (":" in each.address) is not six]
+            quick = evolve(self, connect_timeout=min(FALL_OVER_SECONDS, self.connect_timeout)) if others else self
             try:
-                return await self.open(target, policy)
+                return await quick.open(target, policy)
             except Unreachable as error:
                 _log.info("{target}: {reason}", target=target, reason=str(error.reply))
+                error.host = target.host
                 last = error
+                if isinstance(error, NotConnected):
+                    # The other family first: this one may not work at all.
+                    pending = [*others, *(each for each in pending if each not in others)]
         raise last or Unreachable(Reply(451, "4.4.4", "There is no address to connect to"))
 
 
-class _OneConnection(Factory):
+class NotConnected(Unreachable):
+    """No connection came about, so nothing was said."""
+
+
+class _OneConnection(ProtocolFactory):
     """Gives one protocol to one connection, without a word in the log."""
 
     noisy = False
@@ -140,4 +165,4 @@ def temporary(error: Unreachable) -> Unreachable:
     """The same failure as one to be tried again: a host that greets by 554 refuses us now, not the recipient for ever."""
     if not error.reply.permanent:
         return error
-    return Unreachable(Reply(451, "4.3.2", f"The other side takes no mail now: {error.reply}"))
+    return Unreachable(Reply(451, "4.3.2", f"The other side takes no mail now: {error.reply}"), host=error.host, said=error.reply)

@@ -6,6 +6,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from lettermta import metrics
+from lettermta.delivery.way import Elsewhere
 from lettermta.interfaces import IChannel
 from lettermta.message import Unreachable
 
@@ -21,6 +22,8 @@ def _opened(channel: IChannel, transport: str) -> IChannel:
 
 
 def _not_opened(failure: Failure, transport: str) -> Failure:
+    if isinstance(failure.value, Elsewhere):
+        return failure  # it is opened there
     if isinstance(failure.value, Unreachable):
         result = "permanent" if failure.value.reply.permanent else "temporary"
     else:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from attrs import field, frozen
 
 from lettermta.address_policy import Network, networks
+from lettermta.delivery.shaping import Limits
+from lettermta.delivery.transports.families import Families
+from lettermta.delivery.way import NO_RULE
 from lettermta.interfaces import IFinisher
 from lettermta.smtp.client import ClientSettings, TLSMode
 from lettermta.smtp.client_auth import Credentials
@@ -24,20 +27,21 @@ class DeliverySettings:
     connect_timeout: float = 30.0
     command_timeout: float = 300.0
     data_timeout: float = 600.0
-    messages_per_connection: int = 1000
     finisher: IFinisher | None = None
     """What is done to each message before it is sent; None: nothing."""
+    families: Families = field(factory=Families, eq=False)
+    """What was seen of IPv6 and IPv4, by everyone."""
 
     sessions: SessionCache = field(factory=SessionCache, eq=False, repr=False)
     """TLS sessions that can be resumed."""
 
-    def client(self, *, credentials: Credentials | None = None) -> ClientSettings:
+    def client(self, limits: Limits = NO_RULE, *, credentials: Credentials | None = None) -> ClientSettings:
         """The same for one session, whose TLS its host's policy decides."""
         return ClientSettings(
             hostname=self.hostname,
             credentials=credentials,
             command_timeout=self.command_timeout,
             data_timeout=self.data_timeout,
-            messages=self.messages_per_connection,
+            messages=limits.messages_per_connection,
             finisher=self.finisher,
         )

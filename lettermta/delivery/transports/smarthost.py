@@ -17,6 +17,7 @@ from twisted.internet.interfaces import IAddress, IHostResolution, IResolutionRe
 from zope.interface import implementer
 
 from lettermta.delivery.resolver import DNSFailure
+from lettermta.delivery.shaping import Limits
 from lettermta.delivery.tls.policy import HostPolicy, plain, verified
 from lettermta.delivery.transports.connecting import MOST_ADDRESSES, Connector, Target, temporary
 from lettermta.delivery.transports.counting import counted
@@ -44,6 +45,7 @@ class SmarthostTransport:
     settings: DeliverySettings
     resolver: IResolver | None = None
     trust: Path | None = None
+    limits: Limits = field(factory=Limits)
     _connector: Connector = field(init=False)
     _policy: HostPolicy = field(init=False)
 
@@ -52,8 +54,8 @@ class SmarthostTransport:
         mode = TLSMode.REQUIRE if secret and self.tls is not TLSMode.IMPLICIT else self.tls
         host = self.host.strip("[]")
         self._policy = verified(host, mode, self.trust) if secret else plain(host, mode)
-        client = self.settings.client(credentials=self.credentials)
-        self._connector = Connector(self.reactor, client, self.settings.connect_timeout, self.settings.sessions)
+        client, settings = self.settings.client(self.limits, credentials=self.credentials), self.settings
+        self._connector = Connector(self.reactor, client, settings.connect_timeout, settings.sessions, families=settings.families)
 
     def open(self) -> Deferred[IChannel]:
         """A session with the host; fails with Unreachable, always temporary."""
@@ -65,8 +67,8 @@ class SmarthostTransport:
             raise Unreachable(Reply(451, "4.4.4", f"The host {self.host} has no address"))
         try:
             host = self.host.strip("[]")
-            targets = [Target(host, address, self.port) for address in addresses[:MOST_ADDRESSES]]
-            return await self._connector.first(targets, self._policy)
+            ordered = self.settings.families.order(self.reactor, addresses)[:MOST_ADDRESSES]
+            return await self._connector.first([Target(host, address, self.port) for address in ordered], self._policy)
         except Unreachable as error:
             raise temporary(error) from None
 

@@ -16,13 +16,13 @@ from lettermta.delivery.resolver import Resolver
 from lettermta.delivery.tls.decision import TLSPolicies
 from lettermta.delivery.tls.policy import Reported
 from lettermta.delivery.tls.tlsa import TLSA
-from lettermta.delivery.transports.mx import MXTransport
 from lettermta.delivery.transports.settings import DeliverySettings
 from lettermta.message import Unreachable
 from lettermta.smtp.client import TLSMode
 from lettermta.smtp.client_tls import Fault
 from lettermta.testing.dns import DNSAuthority
 from lettermta.testing.mx import EXTENSIONS, RemoteMX, ServerTLS
+from tests.delivery.by_mx import ByMX
 from tests.delivery.tls.certificates import Signed, alone, root
 from tests.smtp.client_peer import Content, entry, shown
 from tests.test_metrics import exposed
@@ -82,12 +82,12 @@ class Receivers(TestCase):
             domain = f"_{port}._tcp.mx.in.test" if name == "tlsa" else name.replace("_", ".")
             self.dns.set(domain, value)
 
-    def transport(self, port: int, *, dane: bool = True, tls: str = "opportunistic", domain: str = "in.test", **parts: Any) -> MXTransport:
+    def transport(self, port: int, *, dane: bool = True, tls: str = "opportunistic", domain: str = "in.test", **parts: Any) -> ByMX:
         settings = DeliverySettings("out.test", port=port, tls=TLSMode(tls), allow_networks=("127.0.0.0/8",), connect_timeout=5)
         policies = TLSPolicies(self.resolver, port, dane, results=self.results, **parts)
-        return MXTransport(self.reactor, domain, self.resolver, settings, policies)
+        return ByMX(self.reactor, domain, self.resolver, settings, policies)
 
-    async def sent(self, transport: MXTransport, **wishes: Any) -> tuple[str, str, str]:
+    async def sent(self, transport: ByMX, **wishes: Any) -> tuple[str, str, str]:
         """How a message fares: the reply's code, and the policy with what it came to."""
         channel = await transport.open()
         [(reply, _, _)] = shown([await channel.send(entry(**wishes), Content())])
@@ -95,7 +95,7 @@ class Receivers(TestCase):
         channel.close()
         return reply[:9].rstrip(), tls["policy"], tls["result"]
 
-    async def refused(self, transport: MXTransport) -> str:
+    async def refused(self, transport: ByMX) -> str:
         """What an opening fails with, always for now."""
         error = await self.assertFailure(transport.open(), Unreachable)
         self.assertFalse(error.reply.permanent)
