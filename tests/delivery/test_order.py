@@ -5,15 +5,17 @@ from __future__ import annotations
 import pytest
 from attrs import evolve
 
-from lettermta.delivery import destination, lane, scheduler
+from lettermta.delivery import lane, scheduler
+from lettermta.delivery.shaping import Limits
 from lettermta.message import Options
 
+from . import scripted
 from .scripted import LATER, StagedSpool, World, accept, answer, make_message
 
 
 @pytest.fixture(autouse=True)
 def one_channel(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(destination, "MAX_CHANNELS", 1)
+    monkeypatch.setattr(scripted, "NO_LIMITS", Limits(connections=1))
 
 
 def busy(*domains: str, spool: StagedSpool | None = None) -> World:
