@@ -14,6 +14,7 @@ receiver has such, and whoever asked not to be written to meant both.
 from __future__ import annotations
 
 import enum
+import ipaddress
 import re
 import unicodedata
 
@@ -131,12 +132,14 @@ def value_of(text: str) -> str:
     Raises ValueError, which says what was expected.
     """
     text = text.strip()
-    local, at, domain = text.rpartition("@")
-    if not text or len(text) > LONGEST or not text.isprintable() or (at and " " in local and not local.startswith('"')):
+    local, _, domain = text.rpartition("@")
+    quoted = len(local) > 1 and local[0] == local[-1] == '"'
+    if len(text) > LONGEST or not text.isprintable() or not (quoted or _SPECIAL.isdisjoint(local)):
         raise ValueError(f"{text[:LONGEST]!r} is no address, domain or extension: expected jane@example.com, example.com or .example")
     dot = "." if not local and domain.startswith(".") else ""
     try:
-        ascii_domain = _checked(domain.removeprefix(dot))
+        literal = local and domain.startswith("[")
+        ascii_domain = _literal(domain) if literal else _checked(domain.removeprefix(dot))
     except ValueError as fault:
         raise ValueError(f"{text!r} is no address, domain or extension: {fault}") from None
     return f"{_local(local)}@{ascii_domain}" if local else dot + ascii_domain
@@ -185,10 +188,15 @@ def _domain(domain: str) -> str:
         return domain.lower()
 
 
+def _literal(domain: str) -> str:
+    """An address literal (RFC 5321 section 4.1.3) that somebody wrote; raises ValueError."""
+    lowered = domain.lower()
+    ipaddress.ip_address(lowered.removeprefix("[").removesuffix("]").removeprefix("ipv6:"))
+    return lowered
+
+
 def _checked(domain: str) -> str:
-    """A domain (or what is behind the dot of an extension) that somebody wrote, an address literal too; raises ValueError."""
-    if domain.startswith("[") and domain.endswith("]"):
-        return domain.lower()
+    """A domain (or what is behind the dot of an extension) that somebody wrote; raises ValueError."""
     ascii_domain = _domain(domain.removesuffix("."))
     labels = ascii_domain.split(".")
     if len(ascii_domain) > 253 or not all(0 < len(label) <= 63 and label.replace("-", "").isalnum() for label in labels):

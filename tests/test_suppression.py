@@ -48,7 +48,24 @@ def test_what_somebody_wrote_has_one_form(text: str, value: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", " ", "@", ".", "jane@", "a b@example.com", "a@b..c", "jane@exa mple.com", "x@y\0", "a" * 400, "-@-_-"]
+    "text",
+    [
+        "",
+        " ",
+        "@",
+        ".",
+        "jane@",
+        "a b@example.com",
+        "a@b..c",
+        "jane@exa mple.com",
+        "x@y\0",
+        "a" * 400,
+        "-@-_-",
+        "x,y@example.com",
+        '"a@example.com',
+        "[192.0.2.1]",
+        "a@[1]",
+    ],
 )
 def test_what_is_nothing_of_the_kind_is_named(text: str) -> None:
     with pytest.raises(ValueError, match="is no address, domain or extension"):

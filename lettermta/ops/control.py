@@ -8,6 +8,7 @@ the last one has been taken, so a reader that is slow costs no memory. A change 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from lettermta.event import Event
 from lettermta.interfaces import ISpool, ISpoolListener
 from lettermta.message import QueueEntry
 from lettermta.ops.operations import Operations, rule_row
+from lettermta.ops.suppressing import asked_for, reason_of, scope_of, suppression_row
 
 SOCKET = "control.sock"
 PAGE = 500
@@ -146,6 +148,27 @@ class ControlProtocol(LineOnlyReceiver):
             if self._drained is not None:
                 await self._drained
 
+    async def _suppressions(self, request: Mapping[str, Any]) -> None:
+        after = 0
+        while not self._gone:
+            found = await self._spool.suppressions.page(request["filters"], after, PAGE)
+            for _, one in found:
+                self._row(suppression_row(one))
+            if len(found) < PAGE:
+                return
+            after = found[-1][0]
+            if self._drained is not None:
+                await self._drained
+
+    async def _suppress(self, request: Mapping[str, Any]) -> None:
+        added = await self._spool.suppressions.add(asked_for(request, time.time()), told=request["told"])
+        self._row({"added": len(added)})
+
+    async def _unsuppress(self, request: Mapping[str, Any]) -> None:
+        scope = scope_of(request["scope"])
+        for one in await self._spool.suppressions.remove(request["value"], scope, reason_of(request), time.time()):
+            self._row(suppression_row(one))
+
     async def _show(self, request: Mapping[str, Any]) -> None:
         shown = await self._spool.message(request["id"])
         if shown is not None:
@@ -231,6 +254,9 @@ class ControlProtocol(LineOnlyReceiver):
 _VERBS: Mapping[str, Callable[..., Awaitable[None]]] = {
     "list": ControlProtocol._list,
     "show": ControlProtocol._show,
+    "suppressions": ControlProtocol._suppressions,
+    "suppress": ControlProtocol._suppress,
+    "unsuppress": ControlProtocol._unsuppress,
     "count": ControlProtocol._count,
     "change": ControlProtocol._change,
     "rules": ControlProtocol._rules,

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from lettermta.message import Change, Operation
 from lettermta.ops.control import PAGE, SOCKET
 from lettermta.ops.operations import STEP, change_of, rule_row
+from lettermta.ops.suppressing import asked_for, reason_of, scope_of, suppression_row
 from lettermta.spool.offline import Offline
 
 Row = Mapping[str, Any]
@@ -87,6 +88,9 @@ class Files:
             "trace": lambda id: iter(self._spool.trace(id)),
             "stats": lambda by: iter(self._spool.figures(by)),
             "events": self._events,
+            "suppressions": self._suppressions,
+            "suppress": self._suppress,
+            "unsuppress": self._unsuppress,
         }
 
     def ask(self, verb: str, **request: Any) -> Iterator[Row]:
@@ -124,6 +128,20 @@ class Files:
     def _change(self, **request: Any) -> Iterator[Row]:
         for count in self._spool.steps(_change_offline(request), request["filters"], STEP):
             yield {"changed": count}
+
+    def _suppressions(self, filters: Mapping[str, str]) -> Iterator[Row]:
+        after = 0
+        while found := self._spool.suppressions(filters, after, PAGE):
+            for _, one in found:
+                yield suppression_row(one)
+            after = found[-1][0]
+
+    def _suppress(self, told: bool, **request: Any) -> Iterator[Row]:
+        yield {"added": len(self._spool.suppress(asked_for(request, time.time()), told=told))}
+
+    def _unsuppress(self, value: str, scope: Row, reason: str | None) -> Iterator[Row]:
+        removed = self._spool.unsuppress(value, scope_of(scope), reason_of({"reason": reason}), time.time())
+        return map(suppression_row, removed)
 
     def _add_rule(self, conditions: Mapping[str, str], reason: str) -> Iterator[Row]:
         yield rule_row(self._spool.add_hold_rule(conditions, reason, time.time()))

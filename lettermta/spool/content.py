@@ -68,6 +68,14 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
+def make_directory(directory: Path) -> None:
+    """Make a directory and those above it durably: what is synced in a directory that a power cut takes away is lost too."""
+    missing = [path for path in (directory, *directory.parents) if not path.exists()]
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for path in missing:
+        sync_directory(path.parent)
+
+
 @implementer(IContent)
 class SpoolContent:
     """A new message's content: in memory at first, in a file once it has become large.

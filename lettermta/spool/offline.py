@@ -13,11 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from lettermta import event
 from lettermta.event import Event
 from lettermta.message import Change, HoldRule
-from lettermta.spool import changes, figures, queries
-from lettermta.spool.content import BodyFiles
+from lettermta.spool import changes, figures, queries, suppression_rows
+from lettermta.spool.content import BodyFiles, make_directory
+from lettermta.spool.opening import open_database
 from lettermta.spool.schema import STEPS, SpoolVersionError, connect
+from lettermta.suppression import Scope, Suppression, SuppressionReason
 
 
 class SpoolTaken(Exception):
@@ -98,21 +101,59 @@ class Offline:
         with self._writable() as connection, _transaction(connection):
             return changes.drop_hold_rule(connection, identifier)
 
+    # -- suppressions
+
+    def suppressions(self, filters: Mapping[str, str], after: int, limit: int) -> Sequence[tuple[int, Suppression]]:
+        """See ISuppressions.page."""
+        return suppression_rows.page(self._reading, filters, after, limit)
+
+    def suppress(self, suppressions: Sequence[Suppression], *, told: bool) -> Sequence[Suppression]:
+        """See ISuppressions.add. Raises SpoolTaken."""
+        with self._writable() as connection, _transaction(connection):
+            added = suppression_rows.add(connection, suppressions)
+            if told and added:
+                new = suppression_rows.events_of(event.SUPPRESSION_ADDED, added, added[0].created)
+                suppression_rows.write_events(connection, new, _next_event(connection))
+            return added
+
+    def unsuppress(self, value: str, scope: Scope, reason: SuppressionReason | None, moment: float) -> Sequence[Suppression]:
+        """See ISuppressions.remove. Raises SpoolTaken."""
+        with self._writable() as connection, _transaction(connection):
+            removed = suppression_rows.remove(connection, value, scope, reason)
+            new = suppression_rows.events_of(event.SUPPRESSION_REMOVED, removed, moment)
+            suppression_rows.write_events(connection, new, _next_event(connection))
+            return removed
+
     @contextmanager
     def _writable(self) -> Iterator[sqlite3.Connection]:
-        lock = os.open(self._directory / "lock", os.O_WRONLY | os.O_CREAT, 0o600)
-        try:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise SpoolTaken("a daemon is starting or stopping, or another tool is at work: try again") from None
+        with _locked(self._directory):
             connection = self._connect(writable=True)
             try:
                 yield connection
             finally:
                 connection.close()
-        finally:
-            os.close(lock)
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    lock = os.open(directory / "lock", os.O_WRONLY | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SpoolTaken("a daemon is starting or stopping, or another tool is at work: try again") from None
+        yield
+    finally:
+        os.close(lock)
+
+
+def make_spool(directory: Path) -> None:
+    """Make an empty spool where there is none, for what is to be there before the first start of a daemon. Raises OSError, SpoolTaken."""
+    make_directory(directory)
+    with _locked(directory):
+        files = BodyFiles(directory / "body")
+        files.prepare()
+        open_database(directory / "spool.db", files)
 
 
 def _next_event(connection: sqlite3.Connection) -> int:

@@ -45,7 +45,7 @@ from lettermta.spool import changes, figures, queries, salvage
 from lettermta.spool.attempts import rows_of
 from lettermta.spool.checksum import FORMAT, check_body, content_checksum
 from lettermta.spool.condition import Condition, Room
-from lettermta.spool.content import BodyFiles, FileContent, MemoryContent, SpoolContent, sync_directory
+from lettermta.spool.content import BodyFiles, FileContent, MemoryContent, SpoolContent, make_directory
 from lettermta.spool.damage import Damaged, DamagedRecipient, is_damage, undecodable
 from lettermta.spool.fresh import FreshContent
 from lettermta.spool.opening import open_database
@@ -144,7 +144,7 @@ class Spool:
 
         Raises SpoolInUse, SpoolVersionError, SpoolDamaged when nothing of the database can be read, OSError or sqlite3.Error.
         """
-        self._make_directory()
+        make_directory(self._directory)
         self._take_lock()
         try:
             self._prepare()
@@ -156,13 +156,6 @@ class Spool:
         self._tools_reader.start()
         self.suppressions.start()
         self._look_for_unknown_states()
-
-    def _make_directory(self) -> None:
-        """Make the directory and those above it durably: what is synced in a directory that a power cut takes away is lost too."""
-        missing = [path for path in (self._directory, *self._directory.parents) if not path.exists()]
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for path in missing:
-            sync_directory(path.parent)
 
     def _prepare(self) -> None:
         self._files.prepare()

@@ -20,12 +20,15 @@ from lettermta.accounts.errors import AccountError, AccountExists, InvalidAccoun
 from lettermta.accounts.store import AccountStore
 from lettermta.config import ConfigError, load
 from lettermta.ops import descriptors
-from lettermta.ops.admin import domains, projects, routes, tokens, webhooks
+from lettermta.ops.admin import domains, projects, routes, suppressions, tokens, webhooks
 from lettermta.ops.admin.commands import Commands
-from lettermta.ops.admin.given import Declined, Misused, password
+from lettermta.ops.admin.given import Declined, Misused, opened, password
 from lettermta.ops.command_line import DEFAULT_CONFIG, Parser, config_path, reader_left, say
 from lettermta.ops.privileges import become_owner
+from lettermta.ops.queue_source import DaemonFault
+from lettermta.spool.damage import SpoolDamaged
 from lettermta.spool.deliveries import DeliveriesVersionError
+from lettermta.spool.offline import SpoolTaken
 from lettermta.spool.schema import DatabaseFault, SpoolVersionError
 
 _EXITS: Sequence[tuple[type[Exception], int]] = (
@@ -34,9 +37,12 @@ _EXITS: Sequence[tuple[type[Exception], int]] = (
     (InvalidAccount, os.EX_DATAERR),
     (StorageBusy, os.EX_TEMPFAIL),
     (StorageDenied, os.EX_NOPERM),
+    (SpoolTaken, os.EX_TEMPFAIL),
     (AccountError, os.EX_UNAVAILABLE),
+    (DaemonFault, os.EX_UNAVAILABLE),
     (DeliveriesVersionError, os.EX_UNAVAILABLE),
     (SpoolVersionError, os.EX_UNAVAILABLE),
+    (SpoolDamaged, os.EX_UNAVAILABLE),
     (DatabaseFault, os.EX_UNAVAILABLE),
     (ConfigError, os.EX_CONFIG),
     (PermissionError, os.EX_NOPERM),
@@ -54,10 +60,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if args.verb is None:
             return _check_config(config, args.json)
-        # Both may be for root's eyes alone, so they are read before root is given up.
+        # All of these may be for root's eyes alone, so they are read or opened before root is given up.
         args.settings = load(config)
         state_dir = args.settings.mta.state_dir
         args.password = password(getattr(args, "smarthost_password_file", None))
+        args.input = opened(getattr(args, "import_file", None))
         become_owner(state_dir)
         with AccountStore(state_dir) as store:
             args.verb(args, store)
@@ -108,6 +115,7 @@ def _parser() -> Parser:
     tokens.add_commands(Commands(nouns, "token", "tokens: by them applications log in", common))
     domains.add_commands(Commands(nouns, "domain", "domains: what a project sends from", common))
     webhooks.add_commands(Commands(nouns, "webhook", "webhooks: who is told what became of a project's mail", common))
+    suppressions.add_commands(Commands(nouns, "suppression", "suppressions: whom nothing is sent to", common))
     check = nouns.add_parser("check-config", help="name every fault in the configuration", parents=[common], allow_abbrev=False)
     check.set_defaults(verb=None)
     return parser

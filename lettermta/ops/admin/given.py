@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TypeVar
 
 from lettermta.accounts.errors import InvalidAccount
 from lettermta.config.faults import Wrong
@@ -51,6 +52,15 @@ def password(source: str | None) -> str | None:
     except UnicodeDecodeError:
         raise InvalidAccount("the smarthost's password is not UTF-8") from None
     return text.removesuffix("\n").removesuffix("\r")
+
+
+def opened(source: str | None) -> IO[str] | None:
+    """The file ``source`` as lines, ``-`` being standard input. Octets that aren't UTF-8 are characters that don't print."""
+    if source is None:
+        return None
+    if source == STANDARD_INPUT:
+        return io.TextIOWrapper(sys.stdin.buffer, "utf-8", errors="surrogateescape")
+    return Path(source).open(encoding="utf-8", errors="surrogateescape")
 
 
 def value(kind: Kind[T]) -> Callable[[str], T]:
