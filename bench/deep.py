@@ -12,26 +12,22 @@ transport becomes ``discard``, the queue drains, and the database has to shrink.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
-from attrs import Factory, define
+from attrs import define
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench.daemon import BIN, Daemon, Process, free_port, wait_for
+from bench.filling import Sender, fill
+from bench.names import ALIVE, DEAD, SENDING, names
 from bench.relay import Sink
-from lettermta.event import CREATED, message_event
-from lettermta.message import Message, Recipient, new_id
-from lettermta.spool.store import Spool
-from tests.spool.hand import HandReactor
 from tests.tools import need
 
 MEMORY_MB = 300.0
@@ -42,20 +38,10 @@ TOOL_MB = 100.0
 """What ``list`` may take for a million rows: as much as for ten."""
 LEFT_SHARE = 0.25
 """Of the full spool's size, what may be left of it once the queue has drained: the events are kept for their retention."""
-IN_FLIGHT = 2000
-"""Messages that the filling has under way, so that each commit has many."""
 SETTLING_SECONDS = 60.0
 """How long the daemon is watched after a start on the full queue."""
 DRAIN_RATE = 200
 """Messages a second that the draining has to make at the least, or the bench gives up on it."""
-
-NAMES = """
-[delivery]
-port = {sink}
-allow_networks = 127.0.0.0/8
-[dns]
-servers = 127.0.0.1:{dns}
-"""
 
 
 @define
@@ -63,7 +49,6 @@ class Table:
     """The rows that are printed, and whether each goal was met."""
 
     met: bool = True
-    goals: list[bool] = Factory(list)
 
     def row(self, name: str, figure: str, goal: str = "", met: bool = True) -> None:
         """Print one row."""
@@ -74,61 +59,6 @@ class Table:
 def domain(number: int) -> str:
     """The name of a domain of the queue; number 0 is the one that takes mail."""
     return f"d{number}.destination.example"
-
-
-@contextmanager
-def names(domains: int, directory: Path) -> Iterator[int]:
-    """A DNS server for the domains, and for ``waiting.example``, whose host refuses connections too; gives its port."""
-    zone: dict[str, object] = {}
-    for number, name in enumerate([*map(domain, range(domains)), "waiting.example"]):
-        zone[name] = {"MX": [[10, f"mx.{name}."]]}
-        zone[f"mx.{name}"] = {"A": ["127.0.0.2" if number else "127.0.0.1"]}
-    (directory / "zone.json").write_text(json.dumps(zone))
-    command = [sys.executable, "-m", "lettermta.testing.dns", "--port", "0", "--zone", str(directory / "zone.json")]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert server.stdout is not None
-    try:
-        yield int(server.stdout.readline().split()[1])
-    finally:
-        server.terminate()
-        server.wait()
-
-
-def fill(state: Path, route: dict[str, str], args: argparse.Namespace) -> float:
-    """Put the messages into the spool, as submission would; messages per second."""
-    reactor = HandReactor()
-    spool = Spool(state / "spool" / "0", reactor)  # type: ignore[arg-type]
-    spool.open()
-    head = b"From: sender@source.example\r\nTo: recipient@destination.example\r\nSubject: deep\r\n"
-    data = head + b"\r\n" + (b"All is well, and there is more of it.\r\n" * (args.size // 39 + 1))[: args.size - len(head) - 4] + b"\r\n"
-    under_way = 0
-
-    def stored(_: object) -> None:
-        nonlocal under_way
-        under_way -= 1
-
-    began = time.monotonic()
-    now = time.time()
-    context = json.dumps({"scope": "project", "project": route["project"], "route": route["slug"]}, separators=(",", ":")).encode()
-    for number in range(args.messages):
-        content = spool.content()
-        content.write(data)
-        identifier = new_id()
-        facts = b'{"message_id":"%b","subject":"deep","metadata":{},"tag":null,"tags":[],"headers":[]}' % identifier.encode()
-        message = Message(
-            id=identifier, project_id=route["project_id"], project=route["project"], route_id=route["id"], route=route["slug"],
-            sender="sender@source.example", recipients=(Recipient(f"u{number}@{domain(number % args.domains)}"),), tag=f"tag-{number % 7}",
-            metadata={"order": str(number)}, head=content.head(), content=content, size=content.size, created=now, expires=now + 432_000.0,
-            facts=facts, context=context,
-        )  # fmt: skip
-        spool.store(message, [message_event(CREATED, now, identifier, facts, context)]).addCallback(stored)
-        under_way += 1
-        while under_way > IN_FLIGHT:
-            reactor.turn_once()
-    while under_way:
-        reactor.turn_once()
-    reactor.wait(spool.close())
-    return args.messages / (time.monotonic() - began)
 
 
 def accepted(port: int, size: int, messages: int = 3000) -> float:
@@ -192,25 +122,26 @@ def measure(args: argparse.Namespace, directory: Path, table: Table) -> None:
     """Everything, row by row."""
     port, sink_port = free_port(), free_port()
     state = directory / "state"
-    with names(args.domains, directory) as dns:
+    hosts = {domain(number): DEAD if number else ALIVE for number in range(args.domains)}
+    with names({**hosts, "waiting.example": DEAD}, directory) as dns:
         sink = Sink(sink_port)
         wait_for(sink_port)
-        daemon = Daemon(directory, port, NAMES.format(sink=sink_port, dns=dns))
+        daemon = Daemon(directory, port, SENDING.format(sink=sink_port, dns=dns))
         try:
             empty = rate(port, args.size)
             table.row("accepts new mail, with little in the queue", f"{empty:,.0f} messages/s")
-            route = json.loads(daemon.admin("route", "show", "--project", "bench", "outgoing", "--json"))
-            project = json.loads(daemon.admin("project", "show", "bench", "--json"))
+            sender = Sender.of(daemon)
         finally:
             daemon.stop()
-        filled = fill(state, {"id": route["id"], "slug": "outgoing", "project_id": project["id"], "project": "bench"}, args)
+        recipients = (f"u{number}@{domain(number % args.domains)}" for number in range(args.messages))
+        filled = fill(state, sender, recipients, args.size)
         full = on_disk(state)
         table.row("the queue is filled", f"{filled:,.0f} messages/s")
         table.row("messages in the queue", f"{args.messages:,}")
         table.row("the spool on the disk", f"{full:,.0f} MB")
         before = sink.read()
         began = time.monotonic()
-        daemon = Daemon(directory, port, NAMES.format(sink=sink_port, dns=dns), again=True)
+        daemon = Daemon(directory, port, SENDING.format(sink=sink_port, dns=dns), again=True)
         try:
             until(lambda: sink.read() > before, 120)
             first = time.monotonic() - began
