@@ -45,7 +45,7 @@ trusted_project = few
 MESSAGE = b"From: few@source.example\r\nTo: jane@live.example\r\nSubject: few\r\n\r\n" + b"All is well.\r\n" * 100
 
 
-def submit(port: int, count: int) -> list[float]:
+def submit(port: int, count: int, sink: Sink) -> list[float]:
     """Send one message after the other; the milliseconds that each 250 took."""
     took = []
     with smtplib.SMTP("127.0.0.1", port) as client:
@@ -53,11 +53,12 @@ def submit(port: int, count: int) -> list[float]:
             began = time.monotonic()
             client.sendmail("few@source.example", ["jane@live.example"], MESSAGE)
             took.append((time.monotonic() - began) * 1000)
+            sink.read()
             time.sleep(PAUSE_SECONDS)
     return took
 
 
-def delivered(log: Path, count: int) -> list[float]:
+def delivered(log: Path, count: int, sink: Sink) -> list[float]:
     """Milliseconds from acceptance to delivery of each message of the project ``few``, once all of them are there."""
     accepted: dict[str, datetime] = {}
     took: list[float] = []
@@ -69,6 +70,7 @@ def delivered(log: Path, count: int) -> list[float]:
             line = lines.readline()
             if not line.endswith(b"\n"):
                 lines.seek(-len(line), 1)
+                sink.read()
                 time.sleep(0.05)
                 continue
             if b'"project":"few"' not in line:
@@ -105,8 +107,8 @@ def scenario(backlog: str | None, args: argparse.Namespace) -> tuple[list[float]
                 fill(directory / "state", sender, (f"u{number}@{backlog}" for number in range(args.backlog)), 10_240)
             daemon = Daemon(directory, port, more, again=True)
             try:
-                answered = submit(few, args.messages)
-                return answered, delivered(directory / "events.jsonl", args.messages)
+                answered = submit(few, args.messages, sink)
+                return answered, delivered(directory / "events.jsonl", args.messages, sink)
             finally:
                 daemon.stop()
                 sink.stop()

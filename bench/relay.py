@@ -32,7 +32,7 @@ relayhost = 127.0.0.1:{sink}
 
 
 class Sink:
-    """smtp-sink, and the count of messages that it prints."""
+    """smtp-sink, and the count of messages that it prints: it waits for whoever reads it."""
 
     def __init__(self, port: int) -> None:
         command = [need("smtp-sink", "postfix"), "-c", f"127.0.0.1:{port}", "1024"]
