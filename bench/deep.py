@@ -174,7 +174,7 @@ def drain(daemon: Daemon, args: argparse.Namespace, state: Path, full: float, ta
     daemon.admin("route", "update", "--project", "bench", "outgoing", "--transport", "discard")
     began = time.monotonic()
     queue = [BIN / "lettermta-queue", "-c", daemon.ini]
-    subprocess.run([*queue, "retry", "--yes"], check=True, capture_output=True)
+    subprocess.run([*queue, "retry", "--project", "bench", "--yes"], check=True, capture_output=True)
 
     def empty() -> bool:
         time.sleep(0.5)
