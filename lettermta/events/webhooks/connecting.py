@@ -119,7 +119,8 @@ class CheckedEndpoint:
             raise NoAddress(f"{host} has no address")
         allowed = [address for address in addresses if permits(address, self._allowed)][:MOST_ADDRESSES]
         if not allowed:
-            raise NotAllowed(f"{host} is {', '.join(addresses[:3])}, which is not allowed ([events] webhook_allow_networks)")
+            where = host if addresses == [host] else f"{host} is {', '.join(addresses[:3])}, which"
+            raise NotAllowed(f"{where} is not allowed ([events] webhook_allow_networks)")
         for address in allowed[:-1]:
             try:
                 return await self._open(address, factory)

@@ -81,15 +81,16 @@ def _deliveries(args: argparse.Namespace, store: AccountStore) -> None:
         rows = deliveries.records(connection, webhook.id, max(args.limit, 1), status=args.status, event_id=args.event)
     finally:
         connection.close()
-    columns = ("queued", "event", "message_id", "event_id", "status", "attempt", "http_status", "seconds", "next_attempt")
+    columns = ("queued", "event", "message_id", "event_id", "status", "attempt", "http_status", "seconds", "next_attempt", "problem")
     print_many(args, columns, [shown_delivery(row) for row in rows])
+
+
+def _time(moment: float | None) -> str | None:
+    return None if moment is None else timestamp(moment)
 
 
 def shown_delivery(row: Mapping[str, Any]) -> Mapping[str, Any]:
     """A record as it is shown."""
-    moments = {
-        name: None if row[key] is None else timestamp(row[key]) for name, key in (("attempted", "attempted"), ("next_attempt", "due"))
-    }
     shown = {key: value for key, value in row.items() if key not in ("number", "due", "attempted", "queued")}
     return {
         **shown,
@@ -97,7 +98,8 @@ def shown_delivery(row: Mapping[str, Any]) -> Mapping[str, Any]:
         "seconds": row["seconds"],
         "problem": row["problem"] or None,
         "queued": timestamp(row["queued"]),
-        **moments,
+        "attempted": _time(row["attempted"]),
+        "next_attempt": _time(row["due"]),
     }
 
 
@@ -189,11 +191,7 @@ def _replay(args: argparse.Namespace, store: AccountStore) -> None:
         connection.close()
     if args.json:
         print(json.dumps({"webhook_id": webhook.id, "events": count}))
-    say(
-        f"{count} event{'' if count == 1 else 's'} to tell once more"
-        if count
-        else "no event that is kept, and that the webhook wants, is like that"
-    )
+    say(f"{count} event{'' if count == 1 else 's'} to tell once more" if count else "the webhook wants no event that is like that and kept")
     if args.event is not None and not count:
         raise NoSuchAccount(f"there is no event {args.event} that webhook {webhook.id} could be told of")
 
