@@ -22,7 +22,7 @@ from lettermta.config import ConfigError, load
 from lettermta.ops import descriptors
 from lettermta.ops.admin import domains, projects, routes, suppressions, tokens, webhooks
 from lettermta.ops.admin.commands import Commands
-from lettermta.ops.admin.given import Declined, Misused, opened, password
+from lettermta.ops.admin.given import Declined, Misused, Unmet, Unsettled, opened, password
 from lettermta.ops.command_line import DEFAULT_CONFIG, Parser, config_path, reader_left, say
 from lettermta.ops.privileges import become_owner
 from lettermta.ops.queue_source import DaemonFault
@@ -35,6 +35,8 @@ _EXITS: Sequence[tuple[type[Exception], int]] = (
     (NoSuchAccount, os.EX_NOUSER),
     (AccountExists, os.EX_CANTCREAT),
     (InvalidAccount, os.EX_DATAERR),
+    (Unmet, os.EX_DATAERR),
+    (Unsettled, os.EX_TEMPFAIL),
     (StorageBusy, os.EX_TEMPFAIL),
     (StorageDenied, os.EX_NOPERM),
     (SpoolTaken, os.EX_TEMPFAIL),

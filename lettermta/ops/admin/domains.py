@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from collections.abc import Sequence
+from typing import Any
 
 from attrs import evolve
+from twisted.internet.defer import Deferred, gatherResults
 
 from lettermta.accounts.dns_records import DNSRecord, dns_records
 from lettermta.accounts.model import Domain, DomainKey, KeyState, ReturnPathUse
-from lettermta.accounts.shown import shown_domain
+from lettermta.accounts.shown import shown_domain, shown_record
 from lettermta.accounts.store import AccountStore
 from lettermta.ops.admin.commands import Commands
-from lettermta.ops.admin.given import confirm
+from lettermta.ops.admin.domain_check import Check, Finding, all_waiting_found, check, note
+from lettermta.ops.admin.given import Unmet, Unsettled, confirm
 from lettermta.ops.admin.printing import print_columns, print_many, print_one
+from lettermta.ops.admin.running import resolver, run
 from lettermta.ops.command_line import say
 
 
@@ -22,6 +27,7 @@ def add_commands(commands: Commands) -> None:
     """Add the verbs with their options."""
     create = commands.add("create", _create, "add a domain that a project sends from; prints the DNS records to publish")
     show = commands.add("show", _show, "show a domain and its DNS records")
+    verify = commands.add("verify", _verify, "look the records up in the DNS, and note which are right")
     rotate = commands.add("rotate", _rotate, "make new keys beside those that sign; they take over once `verify` has seen their records")
     rotate.add_argument("--activate", action="store_true", help="let the new keys sign from now on, seen or not")
     update = commands.add("update", _update, "change how a domain's mail leaves")
@@ -34,9 +40,9 @@ def add_commands(commands: Commands) -> None:
     )
     delete = commands.add_delete(_delete, "remove a domain from a project, with its keys")
     listing = commands.add("list", _list, "list a project's domains")
-    for command in (create, show, rotate, update, delete, listing):
+    for command in (create, show, verify, rotate, update, delete, listing):
         command.add_argument("--project", metavar="SLUG", required=True)
-    for command in (create, show, rotate, update, delete):
+    for command in (create, show, verify, rotate, update, delete):
         command.add_argument("domain", metavar="DOMAIN", help="like example.com; its sub-domains are domains of their own")
 
 
@@ -60,6 +66,49 @@ def _show(args: argparse.Namespace, store: AccountStore) -> None:
         print_one(args, shown_domain(domain, args.project))
         print()
     _print_records(args, store, domain, keys)
+
+
+def _verify(args: argparse.Namespace, store: AccountStore) -> None:
+    domain = store.domain(args.project, args.domain)
+    records = records_of(args, store, domain, store.domain_keys(domain))
+
+    async def look_up(reactor: Any) -> Sequence[Check]:
+        asked = resolver(args.settings, reactor)
+        checking = [Deferred.fromCoroutine(check(asked, record, args.settings.mta.hostname)) for record in records]
+        return await gatherResults(checking)
+
+    checks = run(look_up)
+    domain = note(store, domain, checks, time.time())
+    activated = all_waiting_found(checks)
+    if activated:
+        store.activate_keys(domain)
+    _print_checks(args, domain, checks)
+    if activated:
+        say("the keys that waited sign from now on; keep the records of the old ones for some days, since their mail is still under way")
+    if unsettled := [each for each in checks if each.record.needed and each.finding is not Finding.FOUND]:
+        names = ", ".join(each.record.name for each in unsettled)
+        known = any(each.finding is not Finding.UNKNOWN for each in unsettled)
+        raise (Unmet if known else Unsettled)(f"{'not as they have to be' if known else 'not to be looked up now'}: {names}")
+
+
+def _print_checks(args: argparse.Namespace, domain: Domain, checks: Sequence[Check]) -> None:
+    if args.json:
+        shown = {**shown_domain(domain, args.project), "records": [_shown_check(each) for each in checks]}
+        print(json.dumps(shown))
+        return
+    rows = [(purpose_of(each.record), each.finding, each.record.type, each.record.name) for each in checks]
+    print_columns(("for", "state", "type", "name"), rows)
+    for each in checks:
+        if each.finding is not Finding.FOUND and (each.record.needed or each.finding is not Finding.MISSING):
+            print(f"\n{each.record.type} {each.record.name} is {each.finding}{': ' if each.why else ''}{each.why}")
+            for there in each.there:
+                print(f"  there is   {there}")
+            if each.finding is not Finding.UNKNOWN:
+                print(f"  wanted is  {each.record.value}")
+
+
+def _shown_check(each: Check) -> dict[str, object]:
+    return {**shown_record(each.record), "state": each.finding.value, "found": each.there, "why": each.why or None}
 
 
 def _rotate(args: argparse.Namespace, store: AccountStore) -> None:

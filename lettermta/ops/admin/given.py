@@ -21,6 +21,14 @@ class Misused(Exception):
     """The command line can't be followed; found after it was parsed."""
 
 
+class Unmet(Exception):
+    """What was looked at isn't as it has to be."""
+
+
+class Unsettled(Exception):
+    """What was asked can't be told now."""
+
+
 class Declined(Exception):
     """The question was answered by no."""
 
