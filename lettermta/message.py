@@ -351,6 +351,25 @@ class Unreachable(Exception):
         self.remote = remote
         self.host = host
         self.said = said
+        self.details: Mapping[str, object] = {}
+        """Where it was tried and what was said, for the attempt's trace (see IChannel)."""
+        self.before: tuple[Unreachable, ...] = ()
+        """What failed before it in the same opening, at other addresses."""
+
+    def behind(self, earlier: Unreachable | None) -> None:
+        """``earlier`` failed before it in the same opening."""
+        if earlier is not None and earlier is not self:
+            self.before = (*earlier.before, earlier, *self.before)
+
+    @property
+    def trace(self) -> Mapping[str, object]:
+        """The details, with those of what failed before it."""
+        return {**self.details, "before": trace_of(self.before)} if self.before else self.details
+
+
+def trace_of(failures: Sequence[Unreachable]) -> list[Mapping[str, object]]:
+    """The details and the reply of each."""
+    return [{**one.details, "reply": str(one.said or one.reply)} for one in failures]
 
 
 @frozen

@@ -7,7 +7,7 @@ pause, not by each message. What the receiver says about us, and not about one m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from attrs import define, evolve
@@ -29,14 +29,20 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """Seconds before a destination that could not be reached is probed again: the first pause, doubled each time up to the longest."""
 
 
+Trace = Mapping[str, object]
+NOTHING: Trace = {}
+
+
 class IQueue(Protocol):
     """What a destination asks of the scheduler."""
 
     def load(self, entry: QueueEntry) -> Deferred[IStoredContent]:
         """The content of an entry."""
 
-    def settle(self, lane: LaneQueue, entry: QueueEntry, verdicts: Sequence[Verdict], via: str, channel: IChannel | None) -> object:
-        """An attempt is over; ``via`` says by which way, ``channel`` is the channel where there was one."""
+    def settle(
+        self, lane: LaneQueue, entry: QueueEntry, verdicts: Sequence[Verdict], via: str, channel: IChannel | None, trace: Trace = NOTHING
+    ) -> object:
+        """An attempt is over; ``via`` says by which way, ``trace`` has its details, ``channel`` is the channel where there was one."""
 
     def lost(self, lane: LaneQueue, entry: QueueEntry, reason: str) -> None:
         """An entry has no content to send."""
@@ -181,7 +187,7 @@ class Destination:
         if (self._pause and self._opening) or not self.flow.open(self) or not self._take():
             return False
         self._opening += 1
-        self._transport.open().addCallbacks(self._opened, self._not_opened)
+        self._transport.open().addCallbacks(self._opened, self._not_opened, (), {}, (self._clock.seconds(),))
         return True
 
     def _take(self) -> bool:
@@ -214,18 +220,18 @@ class Destination:
         self._channels += 1
         self._release(_Held(channel))
 
-    def _not_opened(self, failure: Failure) -> None:
+    def _not_opened(self, failure: Failure, began: float) -> None:
         self._opening -= 1
         if isinstance(failure.value, Elsewhere):
             self._move()
             return
         if isinstance(failure.value, Unreachable):
-            reply, remote = failure.value.reply, failure.value.remote
+            reply, remote, trace = failure.value.reply, failure.value.remote, failure.value.trace
             said = failure.value.said
             self.flow.refused(said or reply, remote or said is not None, failure.value.host)
         else:
             self.log.failure("opening a channel to {name} failed", failure=failure, name=self.name)
-            reply, remote = Reply(451, "4.3.0", "Local error"), False
+            reply, remote, trace = Reply(451, "4.3.0", "Local error"), False, NOTHING
         alone = not self._opening and not self._channels
         if self._stopped is None:
             if self._opening:
@@ -238,7 +244,8 @@ class Destination:
             return  # the channels that are there go on with what waits
         waiting = [self._next() for _ in range(sum(map(len, self._lanes)))]
         for lane, entry in waiting:
-            self._queue.settle(lane, entry, [Verdict(recipient, reply, remote) for recipient in entry.recipients], self.name, None)
+            entry.began = began
+            self._queue.settle(lane, entry, [Verdict(recipient, reply, remote) for recipient in entry.recipients], self.name, None, trace)
 
     def _move(self) -> None:
         self._give_back()
@@ -291,7 +298,7 @@ class Destination:
             self._try_again(held, lane, entry)
             return
         self.flow.told(verdicts, held.channel.host)
-        self._queue.settle(lane, entry, verdicts, held.channel.description, held.channel)
+        self._queue.settle(lane, entry, verdicts, held.channel.description, held.channel, held.channel.details)
         self._release(held)
 
     def _broken(self, failure: Failure, held: _Held, lane: LaneQueue, entry: QueueEntry) -> None:

@@ -21,7 +21,7 @@ from lettermta import metrics
 from lettermta.delivery.budget import ChannelBudget
 from lettermta.delivery.classes import Classifier
 from lettermta.delivery.counting import count_attempt, count_recorded
-from lettermta.delivery.destination import Destination
+from lettermta.delivery.destination import NOTHING, Destination, Trace
 from lettermta.delivery.flow import Flows
 from lettermta.delivery.judge import Classify, ScheduleOf, judge
 from lettermta.delivery.lane import WINDOW, Hand, LaneQueue
@@ -380,7 +380,13 @@ class Scheduler:
         self._hand += 1
 
     def settle(
-        self, lane: LaneQueue, entry: QueueEntry, verdicts: Sequence[Verdict], via: str, channel: IChannel | None = None
+        self,
+        lane: LaneQueue,
+        entry: QueueEntry,
+        verdicts: Sequence[Verdict],
+        via: str,
+        channel: IChannel | None = None,
+        trace: Trace = NOTHING,
     ) -> Deferred[None]:
         """See IQueue. Fires once what an attempt came to is on record, or could not be written for now."""
         if self._doomed:
@@ -401,7 +407,7 @@ class Scheduler:
                 reply=outcome.reply,
             )
         seconds = 0.0 if entry.began is None else self._clock.seconds() - entry.began
-        attempt = Attempt(self._now(), seconds, via, {} if channel is None else channel.details)
+        attempt = Attempt(self._now(), seconds, via, trace)
         told = () if reporter is None else reporter.told(entry, outcomes, verdicts, channel)
         if reporter is None or not told:
             return self._record(lane, entry, outcomes, events, attempt)

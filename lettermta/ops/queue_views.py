@@ -55,6 +55,8 @@ def _trace(args: argparse.Namespace, source: Source) -> int:
 
 def _attempt_lines(row: Mapping[str, Any]) -> Iterator[str]:
     yield f"{timestamp(row['at'])}  attempt {row['attempt']}  {visible(row['recipient'])}  {row['state']}, {row['seconds']:.3f} s"
+    for earlier in row.get("before", ()):
+        yield f"    not by {visible(_where(earlier))}: {visible(earlier['reply'])}"
     yield f"    by {visible(row['via'])}"
     for exchange in row.get("dialogue", ()):
         if exchange["said"] is not None:
@@ -63,6 +65,10 @@ def _attempt_lines(row: Mapping[str, Any]) -> Iterator[str]:
         for line in answer.split("\n"):
             yield f"    < {visible(line)}"
     yield f"    {visible(row['reply'])}"
+
+
+def _where(details: Mapping[str, Any]) -> str:
+    return f"{details.get('host', '-')} [{details.get('address', '-')}]:{details.get('port', '-')}"
 
 
 def _stats(args: argparse.Namespace, source: Source) -> int:

@@ -25,7 +25,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from lettermta.interfaces import IChannel, IFinisher, IStoredContent
-from lettermta.message import QueueEntry, Reply, Unreachable, Verdict
+from lettermta.message import QueueEntry, Reply, Unreachable, Verdict, trace_of
 from lettermta.smtp.client_auth import Credentials, UnexpectedChallenge, choose
 from lettermta.smtp.client_capabilities import NOTHING_OFFERED, Capabilities
 from lettermta.smtp.client_chunks import ChunkTransaction
@@ -119,6 +119,8 @@ class ClientSession:
         self.tls: str | None = None
         """Protocol version and cipher, once TLS is up."""
         self.capabilities = NOTHING_OFFERED
+        self.before: Sequence[Unreachable] = ()
+        """What failed before it at other addresses, for traces."""
         self.sent = 0
         """Transactions begun."""
         self.opened: Deferred[ClientSession] = Deferred(self._opening_canceled)
@@ -197,6 +199,8 @@ class ClientSession:
             told["version"], _, told["cipher"] = self.tls.partition(" ")
             if self._fault is not None:
                 told["fault"] = self._fault
+        if self.before and self.sent <= 1:
+            where["before"] = trace_of(self.before)
         return {**where, "tls": told, "dialogue": self._dialogue.transcript.exchanges}
 
     def send(self, entry: QueueEntry, content: IStoredContent) -> Deferred[Sequence[Verdict]]:
@@ -339,6 +343,8 @@ class ClientSession:
         if self.phase is not Phase.CLOSED:
             self._quit()
         if not self.opened.called:
+            if isinstance(failure.value, Unreachable):
+                failure.value.details = self.details
             self.opened.errback(failure)
 
     def _opening_canceled(self, opened: Deferred[ClientSession]) -> None:

@@ -272,7 +272,7 @@ class Loopback(TestCase):
     async def through(self, transport: ITransport, data: Content | None = None, **wishes: Any) -> list[tuple[str, bool, bool]]:
         channel = await transport.open()
         verdicts = await channel.send(entry(**wishes), data or Content())
-        self.description = channel.description
+        self.description, self.details = channel.description, channel.details
         channel.close()
         return shown([verdicts])
 
@@ -307,6 +307,19 @@ class MXOverLoopback(Loopback):
         mx.script("EHLO", "451 4.3.0 no", times=1)
         assert (await self.through(self.direct(port, ["127.0.0.1"] * 3)))[0][0].startswith("250 2.0.0")
         assert mx.connections == 3
+        first, second = self.details["before"]
+        assert (first["reply"], first["dialogue"]) == ("554 5.3.2 no", [{"said": None, "answer": "554 5.3.2 no"}])
+        assert (second["host"], second["address"], second["port"]) == ("mx.test", "127.0.0.1", port)
+        assert second["dialogue"][-1] == {"said": "EHLO out.test", "answer": "451 4.3.0 no"}
+
+    async def test_what_failed_at_every_address_is_told_of_each(self) -> None:
+        mx, port = self.mx()
+        mx.script("CONNECT", "554 5.3.2 go away")
+        error = await self.assertFailure(self.direct(port, ["127.0.0.2", "127.0.0.1"]).open(), Unreachable)
+        assert error.trace["dialogue"] == [{"said": None, "answer": "554 5.3.2 go away"}]
+        [before] = error.trace["before"]
+        assert before["address"] == "127.0.0.2"
+        assert "refuses connections" in before["reply"]
 
     async def test_a_host_that_greets_by_554_defers(self) -> None:
         mx, port = self.mx()

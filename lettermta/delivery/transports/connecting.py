@@ -68,7 +68,9 @@ class Connector:
             if policy.tls is not TLSMode.OPPORTUNISTIC:
                 raise
             _log.info("{target}: {reason}; trying again in clear", target=target, reason=error.reply.text)
-            return await self._session(target, policy, TLSMode.OFF, error)
+            session = await self._session(target, policy, TLSMode.OFF, error)
+            session.before = (error,)
+            return session
 
     async def _session(self, target: Target, policy: HostPolicy, tls: TLSMode, failed: TLSFailed | None = None) -> ClientSession:
         """``failed``: what became of TLS on a connection before this one, which is to be in clear for that."""
@@ -115,9 +117,9 @@ class Connector:
             raise NotConnected(Reply(451, "4.4.1", f"{target} can't be reached: {error}")) from None
         self.families.works(target.address)
 
-    async def first(self, targets: Sequence[Target], policy: HostPolicy) -> ClientSession:
-        """A session with the first target that has one; raises the last one's Unreachable."""
-        last: Unreachable | None = None
+    async def first(self, targets: Sequence[Target], policy: HostPolicy, before: Unreachable | None = None) -> ClientSession:
+        """A session with the first target that has one, ``before`` which others failed; raises the last one's Unreachable."""
+        last = before
         pending = list(targets)
         while pending:
             target = pending.pop(0)
@@ -125,10 +127,15 @@ class Connector:
             others = [each for each in pending if (":" in each.address) is not six]
             quick = evolve(self, connect_timeout=min(FALL_OVER_SECONDS, self.connect_timeout)) if others else self
             try:
-                return await quick.open(target, policy)
+                session = await quick.open(target, policy)
+                if last is not None:
+                    session.before = (*last.before, last, *session.before)
+                return session
             except Unreachable as error:
                 _log.info("{target}: {reason}", target=target, reason=str(error.reply))
                 error.host = target.host
+                error.details = {"host": target.host, "address": target.address, "port": target.port, **error.details}
+                error.behind(last)
                 last = error
                 if isinstance(error, NotConnected):
                     # The other family first: this one may not work at all.
@@ -165,4 +172,7 @@ def temporary(error: Unreachable) -> Unreachable:
     """The same failure as one to be tried again: a host that greets by 554 refuses us now, not the recipient for ever."""
     if not error.reply.permanent:
         return error
-    return Unreachable(Reply(451, "4.3.2", f"The other side takes no mail now: {error.reply}"), host=error.host, said=error.reply)
+    reply = Reply(451, "4.3.2", f"The other side takes no mail now: {error.reply}")
+    found = Unreachable(reply, host=error.host, said=error.reply)
+    found.details, found.before = error.details, error.before
+    return found

@@ -70,7 +70,7 @@ class MXTransport:
                 continue
             tried += len(targets)
             try:
-                return await self._connector.first(targets, asked)
+                return await self._connector.first(targets, asked, last)
             except Unreachable as error:
                 last = temporary(error)
             if tried >= MOST_ADDRESSES:
