@@ -143,8 +143,11 @@ class IStoredContent(Interface):
 class ISuppressions(Interface):
     """Whom no more mail is sent to. Each change is durable, told by its events and in force when its Deferred fires."""
 
-    def find(mailing: Mailing, addresses: Sequence[str]) -> Deferred[Mapping[str, Suppression]] | None:
-        """Which of the addresses are suppressed for this mailing, each with why; None, at once, when certainly none is."""
+    def possible(addresses: Sequence[str]) -> Sequence[str]:
+        """Those of the addresses that may be suppressed for some mail, told at once: mostly none, and all of whom ``find`` would find."""
+
+    def find(mailing: Mailing, addresses: Sequence[str]) -> Deferred[Mapping[str, Suppression]]:
+        """Which of the addresses are suppressed for this mailing, each with why."""
 
     def page(filters: Mapping[str, str], after: int, limit: int) -> Deferred[Sequence[tuple[int, Suppression]]]:
         """The next suppressions behind number ``after``, with their numbers, in the order in which they were added.

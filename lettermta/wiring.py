@@ -24,6 +24,7 @@ from lettermta.delivery.returns.path import ReturnPaths
 from lettermta.delivery.routing import Routing
 from lettermta.delivery.scheduler import Scheduler, whole
 from lettermta.delivery.shaping import ShapingRules
+from lettermta.delivery.suppressing import Suppressing
 from lettermta.delivery.throttling import ThrottleRules
 from lettermta.delivery.tls.decision import TLSPolicies
 from lettermta.delivery.tls.https import HTTPSClient
@@ -204,4 +205,16 @@ def make_scheduler(
     classifier = Classifier(delivery.reply_classes)
     throttles = ThrottleRules(config.throttles)
     parted = whole if delivery.capture_all else return_paths.parted
-    return Scheduler(spool, routing.way, routing.schedule_of, reactor, time.time, reporter, classifier.classify, parted, throttles)
+    suppressing = Suppressing(spool.suppressions, routing.broadcast, delivery.suppress_bounced)
+    return Scheduler(
+        spool,
+        routing.way,
+        routing.schedule_of,
+        reactor,
+        time.time,
+        reporter,
+        classifier.classify,
+        parted,
+        throttles,
+        suppressing,
+    )

@@ -469,6 +469,11 @@ class Delivery(Section):
         "Send reports (bounces) to the senders of mail that fails, as NOTIFY asks. With no, events alone tell what became of mail.",
         default="yes",
     )
+    suppress_bounced: bool = key(
+        kinds.BOOLEAN,
+        "Suppress, for its project, an address of which its own server said that there is no such mailbox.",
+        default="yes",
+    )
     bounce_host: str | None = key(
         kinds.DOMAIN,
         "The host that the return paths of domains (rp.example.com) are an alias of: bounces come back to it.",

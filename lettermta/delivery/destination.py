@@ -21,6 +21,7 @@ from lettermta.delivery.flow import Flow
 from lettermta.delivery.lane import LaneQueue
 from lettermta.delivery.rounds import Rounds
 from lettermta.delivery.shaping import Limits
+from lettermta.delivery.suppressing import NobodyLeft
 from lettermta.delivery.way import Elsewhere
 from lettermta.interfaces import IChannel, IStoredContent, ITransport
 from lettermta.message import QueueEntry, Reply, Unreachable, Verdict
@@ -36,8 +37,8 @@ NOTHING: Trace = {}
 class IQueue(Protocol):
     """What a destination asks of the scheduler."""
 
-    def load(self, entry: QueueEntry) -> Deferred[IStoredContent]:
-        """The content of an entry."""
+    def load(self, lane: LaneQueue, entry: QueueEntry) -> Deferred[IStoredContent]:
+        """The content of an entry, which may have fewer recipients then; fails with NobodyLeft when it would have none."""
 
     def settle(
         self, lane: LaneQueue, entry: QueueEntry, verdicts: Sequence[Verdict], via: str, channel: IChannel | None, trace: Trace = NOTHING
@@ -274,7 +275,7 @@ class Destination:
 
     def _attempt(self, held: _Held, lane: LaneQueue, entry: QueueEntry) -> None:
         entry.began = self._clock.seconds()
-        self._queue.load(entry).addCallbacks(self._send, self._not_loaded, (held, lane, entry), {}, (held, lane, entry))
+        self._queue.load(lane, entry).addCallbacks(self._send, self._not_loaded, (held, lane, entry), {}, (held, lane, entry))
 
     def _send(self, content: IStoredContent, held: _Held, lane: LaneQueue, entry: QueueEntry) -> None:
         if held.channel.usable:
@@ -283,7 +284,9 @@ class Destination:
             self._try_again(held, lane, entry)
 
     def _not_loaded(self, failure: Failure, held: _Held, lane: LaneQueue, entry: QueueEntry) -> None:
-        if not isinstance(failure.value, LookupError):
+        if isinstance(failure.value, NobodyLeft):
+            pass  # what became of them is on its way to the record
+        elif not isinstance(failure.value, LookupError):
             self.log.failure("the content of {id} could not be read", failure=failure, id=entry.id)
             reply = Reply(451, "4.3.0", "The content could not be read from the spool")
             self._queue.settle(lane, entry, [Verdict(recipient, reply, remote=False) for recipient in entry.recipients], self.name, None)

@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred, fail
 from zope.interface import implementer
 
 from lettermta.accounts.directory import Directory
-from lettermta.accounts.model import Route, Smarthost, TransportKind
+from lettermta.accounts.model import Route, RouteKind, Smarthost, TransportKind
 from lettermta.config import HostPort
 from lettermta.delivery.exchange import LOOK_UP, MOST_KNOWN, Exchange, Exchanges, Lookup
 from lettermta.delivery.schedule import Schedule
@@ -85,6 +85,11 @@ class Routing:
         """How long new mail of the lane is tried, in seconds."""
         route = self.directory.route_by_id(lane.route_id)
         return self.lifetime if route is None or route.lifetime is None else route.lifetime
+
+    def broadcast(self, lane: Lane) -> bool:
+        """Whether the lane's mail is of a route for broadcasts."""
+        route = self.directory.route_by_id(lane.route_id)
+        return route is not None and route.kind is RouteKind.BROADCAST
 
     def way(self, lane: Lane) -> Way:
         """Where the lane's mail goes now."""

@@ -26,11 +26,13 @@ from lettermta.delivery.flow import Flows
 from lettermta.delivery.judge import Classify, ScheduleOf, judge
 from lettermta.delivery.lane import WINDOW, Hand, LaneQueue
 from lettermta.delivery.reporter import Reporter
+from lettermta.delivery.suppressing import Found, NobodyLeft, Suppressing
 from lettermta.delivery.throttling import ThrottleRules
 from lettermta.delivery.way import Way
 from lettermta.event import Event
 from lettermta.interfaces import IChannel, ISpool, ISpoolListener, IStoredContent
-from lettermta.message import Attempt, Lane, Message, Outcome, QueueEntry, Reply, State, Verdict
+from lettermta.message import WAITING, Attempt, Lane, Message, Outcome, QueueEntry, Reply, State, Verdict
+from lettermta.suppression import Suppression
 
 LARGEST_HAND = 20_000
 """Entries in memory, of all lanes together."""
@@ -71,7 +73,9 @@ class Scheduler:
         classify: Classify | None = None,
         parted: Callable[[QueueEntry], Sequence[QueueEntry]] = whole,
         throttles: ThrottleRules | None = None,
+        suppressing: Suppressing | None = None,
     ) -> None:
+        self._suppressing = suppressing or Suppressing(spool.suppressions)
         self._parted = parted
         self._classify = classify or Classifier().classify
         self._spool = spool
@@ -371,8 +375,21 @@ class Scheduler:
 
     # -- what came of it
 
-    def load(self, entry: QueueEntry) -> Deferred[IStoredContent]:
-        """See IQueue."""
+    def load(self, lane: LaneQueue, entry: QueueEntry) -> Deferred[IStoredContent]:
+        """See IQueue: those that were suppressed meanwhile are taken out."""
+        sought = self._suppressing.sought(entry, entry.recipients)
+        return self._spool.load(entry) if sought is None else sought.addCallback(self._load_less, lane, entry)
+
+    def _load_less(self, found: Found, lane: LaneQueue, entry: QueueEntry) -> Deferred[IStoredContent]:
+        taken = self._suppressing.take_out(entry, found, self._now())
+        if taken is not None:
+            part, outcomes, events = taken
+            if entry.recipients:
+                self.split()
+            self._log_outcomes(part, outcomes, "nowhere")
+            self._record(lane, part, outcomes, events)
+            if not entry.recipients:
+                raise NobodyLeft
         return self._spool.load(entry)
 
     def split(self) -> None:
@@ -395,6 +412,48 @@ class Scheduler:
         warn_after = None if reporter is None else reporter.warn_after
         outcomes, events = judge(entry, verdicts, self._schedule_of, self._classify, self._now(), warn_after)
         count_attempt(verdicts, outcomes)
+        seconds = 0.0 if entry.began is None else self._clock.seconds() - entry.began
+        attempt = Attempt(self._now(), seconds, via, trace)
+        sought = self._suppressing.sought(entry, [one.recipient for one in outcomes if one.state in WAITING])
+        if sought is None:
+            return self._conclude(lane, entry, verdicts, outcomes, events, attempt, channel)
+
+        def suppressed(found: Found) -> Deferred[None]:
+            ended, told = self._suppressing.put_off(entry, found, outcomes, self._now())
+            return self._conclude(lane, entry, verdicts, ended, [*events, *told], attempt, channel)
+
+        def not_known(failure: Failure) -> Deferred[None]:
+            """They are put off: they will be looked for again."""
+            self.log.failure("{id}: suppressions could not be read", failure=failure, id=entry.id)
+            return self._conclude(lane, entry, verdicts, outcomes, events, attempt, channel)
+
+        return sought.addCallbacks(suppressed, not_known)
+
+    def _conclude(
+        self,
+        lane: LaneQueue,
+        entry: QueueEntry,
+        verdicts: Sequence[Verdict],
+        outcomes: Sequence[Outcome],
+        events: Sequence[Event],
+        attempt: Attempt,
+        channel: IChannel | None,
+    ) -> Deferred[None]:
+        """What becomes of each recipient is certain now: put it on record, with reports to the sender and suppressions."""
+        self._log_outcomes(entry, outcomes, attempt.via)
+        dead = self._suppressing.learned(entry, verdicts, outcomes, self._now())
+        reporter = self._reporter
+        told = () if reporter is None else reporter.told(entry, outcomes, verdicts, channel)
+        if reporter is None or not told:
+            return self._record(lane, entry, outcomes, events, attempt, (), dead)
+        written = Deferred.fromCoroutine(reporter.write(entry, told))
+        done: Deferred[None] = written.addCallback(lambda reports: self._record(lane, entry, outcomes, events, attempt, reports, dead))
+        if not done.called:
+            self._reports.add(done)
+            done.addCallback(lambda _: self._reports.discard(done))
+        return done
+
+    def _log_outcomes(self, entry: QueueEntry, outcomes: Sequence[Outcome], via: str) -> None:
         for outcome in outcomes:
             self.log.info(
                 "{id}: {state} to=<{recipient}> via={via} attempt={attempt} class={reply_class} reply={reply}",
@@ -406,17 +465,6 @@ class Scheduler:
                 reply_class=outcome.reply_class or "-",
                 reply=outcome.reply,
             )
-        seconds = 0.0 if entry.began is None else self._clock.seconds() - entry.began
-        attempt = Attempt(self._now(), seconds, via, trace)
-        told = () if reporter is None else reporter.told(entry, outcomes, verdicts, channel)
-        if reporter is None or not told:
-            return self._record(lane, entry, outcomes, events, attempt)
-        written = Deferred.fromCoroutine(reporter.write(entry, told))
-        done: Deferred[None] = written.addCallback(lambda reports: self._record(lane, entry, outcomes, events, attempt, reports))
-        if not done.called:
-            self._reports.add(done)
-            done.addCallback(lambda _: self._reports.discard(done))
-        return done
 
     def lost(self, lane: LaneQueue, entry: QueueEntry, reason: str) -> None:
         """See IQueue. An entry without content can't be sent, and must not be forgotten (HARD-CASES row 14)."""
@@ -431,9 +479,10 @@ class Scheduler:
         events: Sequence[Event],
         attempt: Attempt | None = None,
         reports: Sequence[Message] = (),
+        dead: Sequence[Suppression] = (),
     ) -> Deferred[None]:
-        return self._spool.record(entry, outcomes, events, attempt, reports).addCallbacks(
-            self._recorded, self._not_recorded, (lane, entry, outcomes), {}, (lane, entry, outcomes, events, attempt, reports)
+        return self._spool.record(entry, outcomes, events, attempt, reports, dead).addCallbacks(
+            self._recorded, self._not_recorded, (lane, entry, outcomes), {}, (lane, entry, outcomes, events, attempt, reports, dead)
         )
 
     def _recorded(self, _: None, lane: LaneQueue, entry: QueueEntry, outcomes: Sequence[Outcome]) -> None:
@@ -458,6 +507,7 @@ class Scheduler:
         events: Sequence[Event],
         attempt: Attempt | None,
         reports: Sequence[Message],
+        dead: Sequence[Suppression],
     ) -> None:
         """The other side has the message, and only we know: keep it in hand, so that nobody sends it again, until it is on record."""
         self.log.failure("{id}: what came of an attempt could not be stored", failure=failure, id=entry.id)
@@ -467,7 +517,7 @@ class Scheduler:
 
         def again() -> None:
             del self._unrecorded[call]
-            self._record(lane, entry, outcomes, events, attempt, reports)
+            self._record(lane, entry, outcomes, events, attempt, reports, dead)
 
         call = self._clock.callLater(RECORD_AGAIN_SECONDS, again)
         self._unrecorded[call] = again

@@ -80,16 +80,18 @@ class Suppressions:
 
     # -- asking
 
-    def find(self, mailing: Mailing, addresses: Sequence[str]) -> Deferred[Mapping[str, Suppression]] | None:
+    def possible(self, addresses: Sequence[str]) -> Sequence[str]:
         """See ISuppressions."""
         known = self._filter
         if known is None:
-            possible = list(addresses)
-        elif not known.count:
-            return None
-        else:
-            possible = [address for address in addresses if any(value in known for value in values_of(address))]
-        return self._ask(suppression_rows.find, mailing, possible) if possible else None
+            return addresses
+        if not known.count:
+            return ()
+        return [address for address in addresses if any(value in known for value in values_of(address))]
+
+    def find(self, mailing: Mailing, addresses: Sequence[str]) -> Deferred[Mapping[str, Suppression]]:
+        """See ISuppressions."""
+        return self._ask(suppression_rows.find, mailing, addresses)
 
     def page(self, filters: Mapping[str, str], after: int, limit: int) -> Deferred[Sequence[tuple[int, Suppression]]]:
         """See ISuppressions."""

@@ -24,11 +24,11 @@ _log = Logger()
 
 def store(spool: ISpool, message: Message, events: Sequence[Event], route: Route) -> Deferred[None]:
     """Store a message less what is suppressed; fires and fails as ``ISpool.store``, and fails when suppressions can't be read."""
-    mailing = Mailing(message.project_id, route.id, route.kind is RouteKind.BROADCAST)
-    looked_up = spool.suppressions.find(mailing, [recipient.address for recipient in message.recipients])
-    if looked_up is None:
+    possible = spool.suppressions.possible([recipient.address for recipient in message.recipients])
+    if not possible:
         return spool.store(message, events)
-    return Deferred.fromCoroutine(_store(spool, message, events, looked_up))
+    mailing = Mailing(message.project_id, route.id, route.kind is RouteKind.BROADCAST)
+    return Deferred.fromCoroutine(_store(spool, message, events, spool.suppressions.find(mailing, possible)))
 
 
 async def _store(spool: ISpool, message: Message, events: Sequence[Event], looked_up: Deferred[Mapping[str, Suppression]]) -> None:

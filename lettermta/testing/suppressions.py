@@ -25,11 +25,15 @@ class MemorySuppressions:
         self.broken: Exception | None = None
         self._commit = commit
 
-    def find(self, mailing: Mailing, addresses: Sequence[str]) -> Deferred[Mapping[str, Suppression]] | None:
+    def possible(self, addresses: Sequence[str]) -> Sequence[str]:
+        """All of them, when there is anything."""
+        return addresses if self.kept or self.broken else ()
+
+    def find(self, mailing: Mailing, addresses: Sequence[str]) -> Deferred[Mapping[str, Suppression]]:
         """Which of the addresses are suppressed."""
         if self.broken is not None:
             return fail(self.broken)
-        return succeed({address: one for address in addresses if (one := self._hit(mailing, address))}) if self.kept else None
+        return succeed({address: one for address in addresses if (one := self._hit(mailing, address))})
 
     def _hit(self, mailing: Mailing, address: str) -> Suppression | None:
         values = values_of(address)

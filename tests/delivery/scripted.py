@@ -307,8 +307,8 @@ class StagedSpool(MemorySpool):
     def store(self, message, events):
         return self._write(lambda: MemorySpool.store(self, message, events))
 
-    def record(self, entry, outcomes, events, attempt=None, reports=()):
-        return self._write(lambda: MemorySpool.record(self, entry, outcomes, events, attempt, reports))
+    def record(self, entry, outcomes, events, attempt=None, reports=(), suppressions=()):
+        return self._write(lambda: MemorySpool.record(self, entry, outcomes, events, attempt, reports, suppressions))
 
     def load(self, entry):
         return self._read(lambda: MemorySpool.load(self, entry))
