@@ -208,6 +208,9 @@ class ISpool(Interface):
         are what it showed of addresses; their events are made with them.
         """
 
+    def tell(events: Sequence[Event], suppressions: Sequence[Suppression] = ()) -> Deferred[None]:
+        """Store events that no attempt made, as something came back for a message, and what it showed of addresses, in one commit."""
+
     def load(entry: QueueEntry) -> Deferred[IStoredContent]:
         """The content of an entry's message; fails with LookupError when it isn't there, or isn't what was stored."""
 
@@ -279,6 +282,19 @@ class ISpool(Interface):
 
     def close() -> Deferred[None]:
         """Finish what waits, sync, and let go of the files."""
+
+
+class IReturns(Interface):
+    """Takes what comes back for mail that has left: bounces, complaints, automatic answers."""
+
+    def check(client: str, address: str) -> None:
+        """Raises :class:`~lettermta.message.Refused` where nothing may come to the address, or too much came from that client lately."""
+
+    def take(sender: str, addresses: Sequence[str], octets: bytes) -> Deferred[None]:
+        """Take a message that came to addresses that were checked; ``octets`` are its front, if not all of it.
+
+        Fires once what it tells is durable; fails with Refused when that can't be had now.
+        """
 
 
 class IChannel(Interface):

@@ -49,6 +49,7 @@ from lettermta.wiring import (
     make_edge,
     make_resolver,
     make_return_paths,
+    make_returns,
     make_scheduler,
     make_submission,
     make_tls_policies,
@@ -143,13 +144,14 @@ class Lettermta(Service):
         resolver = make_resolver(config, self._reactor)
         self._tls_policies = make_tls_policies(config, self._reactor, resolver)
         return_paths = make_return_paths(config, self._directory)
+        returns = make_returns(config, self._reactor, self._spool, return_paths)
         self._scheduler = make_scheduler(config, self._reactor, self._directory, self._spool, resolver, self._tls_policies, return_paths)
         operations = Operations(self._spool, self._scheduler, self._directory, time.time)
         try:
             self._control = control.listen(self._reactor, config.mta.state_dir, self._spool, operations)
         except CannotListenError as error:
             _end(f"lettermta can't open its control socket {error.port}: {error.socketError}", os.EX_CANTCREAT)
-        self._submission = make_submission(config, self._reactor, self._directory, self._spool, self._plugged.policies)
+        self._submission = make_submission(config, self._reactor, self._directory, self._spool, self._plugged.policies, returns)
         self._edge = make_edge(config, self._reactor, self._connections(config))
         self._health.check("spool", self._spool.complaint)
         self._health.check("spool-damage", self._spool.damage, http.Severity.WARNING)

@@ -20,6 +20,8 @@ from lettermta.delivery.dkim.signer import Signer
 from lettermta.delivery.finishing import Finisher
 from lettermta.delivery.reporter import Reporter, ReportRules
 from lettermta.delivery.resolver import Resolver, system_servers
+from lettermta.delivery.returns.desk import DeskRules, ReturnsDesk
+from lettermta.delivery.returns.kept import Kept
 from lettermta.delivery.returns.path import ReturnPaths
 from lettermta.delivery.routing import Routing
 from lettermta.delivery.scheduler import Scheduler, whole
@@ -32,7 +34,7 @@ from lettermta.delivery.tls.mta_sts import MTASTS
 from lettermta.delivery.tls.sts_files import PolicyFiles
 from lettermta.delivery.transports.settings import DeliverySettings
 from lettermta.events.webhooks.process import WebhookSink
-from lettermta.interfaces import IEventHook, IResolver, ISpool, ISubmissionPolicy
+from lettermta.interfaces import IEventHook, IResolver, IReturns, ISpool, ISubmissionPolicy
 from lettermta.plugged import NO_SETTINGS, Unpluggable, plug
 from lettermta.smtp.admission import Admission, Caps, LoginGuard, Pace
 from lettermta.smtp.server import Edge, Opening
@@ -41,6 +43,7 @@ from lettermta.smtp.transaction import ContentRules
 from lettermta.submission.hygiene import HeaderRules
 from lettermta.submission.policies import NamedPolicy, Policies
 from lettermta.submission.server import Submission, SubmissionRules
+from lettermta.submission.stranger import NothingReturns
 from lettermta.webhook_sender import settings_for as webhook_settings
 
 NETWORK_SHARE = 4
@@ -105,7 +108,12 @@ def plug_in(config: Config) -> PluggedIn:
 
 
 def make_submission(
-    config: Config, reactor: Any, directory: Directory, spool: ISpool, policies: Sequence[tuple[str, ISubmissionPolicy]] = ()
+    config: Config,
+    reactor: Any,
+    directory: Directory,
+    spool: ISpool,
+    policies: Sequence[tuple[str, ISubmissionPolicy]] = (),
+    returns: IReturns | None = None,
 ) -> Submission:
     """What the submission of all listeners has in common."""
 
@@ -128,7 +136,16 @@ def make_submission(
         lenient=config.submission.policy_failure is PolicyFailure.ACCEPT,
         metadata=rules.metadata,
     )
-    return Submission(rules, directory, spool, ScramKeys(directory, rules.usernames, threads_of(reactor)), asked if policies else None)
+    scram = ScramKeys(directory, rules.usernames, threads_of(reactor))
+    return Submission(rules, directory, spool, scram, asked if policies else None, returns or NothingReturns())
+
+
+def make_returns(config: Config, reactor: Any, spool: ISpool, return_paths: ReturnPaths) -> ReturnsDesk:
+    """What takes bounces, complaints and automatic answers."""
+    rules = DeskRules(frozenset(config.delivery.complaint_addresses))
+    kept = Kept(config.mta.state_dir / "returns")
+    classifier = Classifier(config.delivery.reply_classes)
+    return ReturnsDesk(rules, return_paths, spool, classifier.classify, kept, reactor, threads_of(reactor), time.time)
 
 
 def make_webhooks(config: Config, reactor: Any, directory: Directory) -> WebhookSink:

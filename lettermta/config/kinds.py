@@ -376,6 +376,13 @@ def _authorities(text: str, folder: Path) -> Path:
     return path
 
 
+def _mail_address(text: str) -> str:
+    local, _, domain = text.rpartition("@")
+    if not re.fullmatch(r"[A-Za-z0-9._+-]{1,64}", local) or not is_domain(domain):
+        raise Wrong(text, "is not an address like fbl@bounces.example.com")
+    return text.lower()
+
+
 def _reply_rules(text: str, folder: Path) -> tuple[ReplyRule, ...]:
     if not text:
         return ()
@@ -425,4 +432,5 @@ FILE = optional(Kind(_path, "the path of a file"))
 AUTHORITIES = optional(Kind(_authorities, "the path of a file of certificates in PEM"))
 READABLE_FILE = Kind(_readable, "the path of a file that lettermta can read")
 FILES = Kind(_files, f"paths of files that lettermta can read, {LISTED}")
+MAIL_ADDRESSES = several(_mail_address, "addresses of mail like fbl@bounces.example.com")
 REPLY_RULES = Kind(_reply_rules, "the path of a file of rules (inbound.md)")

@@ -529,6 +529,13 @@ class Delivery(Section):
     data_timeout: float = key(
         kinds.DURATION, "How long a host may take to answer the end of a message.", default="10m", postfix="smtp_data_done_timeout"
     )
+    complaint_addresses: tuple[str, ...] = key(
+        kinds.MAIL_ADDRESSES,
+        "Addresses, besides the return paths, where providers may send complaints about mail (feedback loops, RFC 5965). Listeners with "
+        "the role bounces or both take them.",
+        default="",
+        example="fbl@bounces.example.com",
+    )
     reply_classes: tuple[ReplyRule, ...] = key(
         kinds.REPLY_RULES,
         "A file of rules that tell what refusals are about (events, counters, shaping); they go before those that are shipped.",

@@ -335,6 +335,38 @@ REFUSALS = _delivery.counters(
     ),
     Label("class", "what it was about, by rules (inbound.md)", REPLY_CLASSES),
 )
+RETURNS = _delivery.counters(
+    "lettermta_returns",
+    "Messages that came back to return paths and addresses for complaints, and were taken.",
+    Label(
+        "kind",
+        "what they were",
+        {
+            "failed": "a recipient was given up by another server (`message.hard_bounced`)",
+            "delayed": "a recipient is late at another server (`message.soft_bounced`)",
+            "arrived": "a success, of which nothing is told",
+            "complaint": "the recipient took the message for spam (`message.spam_complaint`)",
+            "auto_reply": "an automatic answer (`message.auto_replied`)",
+            "repeated": "what was told before",
+            "feedback": "a feedback report that is no complaint; kept",
+            "unrecognised": "nothing that is known, or about nothing that is known; kept",
+        },
+    ),
+)
+RETURNS_REFUSED = _delivery.counters(
+    "lettermta_returns_refused",
+    "Recipients that were refused where mail may come back.",
+    Label(
+        "cause",
+        "why",
+        {
+            "malformed": "no return path at all",
+            "forged": "looks like a return path, and is not signed by us",
+            "expired": "a return path of ours that is no longer in force",
+            "rate": "too much came back within a minute",
+        },
+    ),
+)
 DELIVERY_SECONDS = _delivery.histogram(
     "lettermta_delivery_seconds",
     "Time from a message's acceptance until a recipient of it was delivered.",

@@ -475,6 +475,13 @@ class Spool:
         done = self._writer.put(unit)
         return done.addCallback(self._remove_body) if work is not None else done
 
+    def tell(self, events: Sequence[Event], suppressions: Sequence[Suppression] = ()) -> Deferred[None]:
+        """See ISpool."""
+        told, rows = self._new_events(events)
+        if suppressions:
+            return self._record_and_suppress([(_EVENT, rows)], (), told, None, suppressions)
+        return self._writer.put(Unit(rows=((_EVENT, rows),), told=((), told)))
+
     def _record_and_suppress(
         self,
         statements: Sequence[tuple[int, Sequence[tuple[Any, ...]]]],

@@ -21,7 +21,7 @@ from lettermta.accounts.directory import Directory
 from lettermta.accounts.model import Project, Route
 from lettermta.accounts.scram_keys import ScramKeys
 from lettermta.config import AuthBeforeTLS, Listener, Role
-from lettermta.interfaces import IContent, ISMTPServer, ISpool, ISubmitter, NotStored
+from lettermta.interfaces import IContent, IReturns, ISMTPServer, ISpool, ISubmitter, NotStored
 from lettermta.message import Envelope, IdempotencyKey, Message, Peer, Refused, Reply
 from lettermta.smtp.channel_binding import Binding
 from lettermta.smtp.sasl import MECHANISMS, Mechanism
@@ -33,7 +33,7 @@ from lettermta.submission.hygiene import HeaderRules, check_block, check_from, c
 from lettermta.submission.idempotency import Idempotency
 from lettermta.submission.login import CRAMChecker, ScramChecker, SubmissionRealm, TokenChecker, login_fault
 from lettermta.submission.policies import Draft, Policies
-from lettermta.submission.stranger import Stranger
+from lettermta.submission.stranger import NothingReturns, Stranger
 
 NOT_STORED = Reply(452, "4.3.1", "The message could not be stored, try again later")
 NO_ROOM = Reply(452, "4.3.1", "Insufficient system storage, try again later")
@@ -63,6 +63,8 @@ class Submission:
     scram: ScramKeys
     policies: Policies | None = None
     """Asked of each message; None: there are none."""
+    returns: IReturns = field(factory=NothingReturns)
+    """Takes what strangers bring back, on listeners for that."""
     idempotency: Idempotency = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -119,7 +121,7 @@ class SubmissionServer:
                 fault="there is no such project" if project is None else "SMTP is switched off for it",
             )
         if self._listener.role is not Role.SUBMISSION:
-            return Stranger(self._submission.rules.message_size)
+            return Stranger(self._submission.returns, self._submission.rules.message_size, self._listener.role is Role.BOTH)
         return None
 
     def _is_trusted(self, peer: Peer) -> bool:

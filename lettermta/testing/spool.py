@@ -234,6 +234,13 @@ class MemorySpool:
         self._commit([new for report in reports for new in self._keep(report)], [*events, *added])
         return succeed(None)
 
+    def tell(self, events: Sequence[Event], suppressions: Sequence[Suppression] = ()) -> Deferred[None]:
+        """Store events that no attempt made."""
+        if self.broken is not None:
+            return fail(self.broken)
+        self._commit([], [*events, *self.suppressions.keep(suppressions)])
+        return succeed(None)
+
     def load(self, entry: QueueEntry) -> Deferred[IStoredContent]:
         """The content of an entry's message."""
         stored = self.stored.get(entry.number)
@@ -341,13 +348,18 @@ class MemorySpool:
         return sorted(passing, key=lambda pair: pair[1].number)
 
     def message(self, identifier: str) -> Deferred[Mapping[str, Any] | None]:
-        """One message with its recipients, or None."""
+        """One message with its recipients and events, or its events alone, or None."""
+        told = [
+            {"event": event.name, "timestamp": event.created, "document": event.document}
+            for _, event in self.outbox
+            if event.message_id == identifier
+        ]
         for stored in self.stored.values():
             message = stored.message
             if message.id == identifier:
                 recipients = [_row(stored, one) for one in stored.recipients.values()]
-                return succeed({**_message_row(message), "head": message.head, "recipients": recipients})
-        return succeed(None)
+                return succeed({**_message_row(message), "head": message.head, "recipients": recipients, "events": told})
+        return succeed({"id": identifier, "recipients": [], "events": told} if told else None)
 
     def events(self, after: int, limit: int) -> Deferred[Sequence[tuple[int, Event]]]:
         """The next events behind ``after``."""
