@@ -269,10 +269,11 @@ class Site:
         zone = directory / "zone.json"
         zone.write_text(json.dumps(ZONE))
         self._running: list[Program | Daemon] = []
-        dns = self._keep(Program([sys.executable, "-m", "lettermta.testing.dns", "--zone", str(zone)]))
+        dns = self.keep(Program([sys.executable, "-m", "lettermta.testing.dns", "--zone", str(zone)]))
         self.dns_port = int(dns.line(r"^listening (\d+)$")[1])
 
-    def _keep(self, program: Program) -> Program:
+    def keep(self, program: Program) -> Program:
+        """Have a program end with the rest."""
         self._running.append(program)
         return program
 

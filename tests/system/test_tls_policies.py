@@ -1,0 +1,182 @@
+"""DANE and MTA-STS against real servers: a signed zone behind a validating resolver, certificates right and wrong, policies by HTTPS.
+
+One daemon, configured as an operator would, sends a message to a domain for each case; what its trace says is what is looked at.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lettermta.delivery.tls.sts_files import Kept, PolicyFiles
+from lettermta.delivery.tls.sts_policy import Mode, STSPolicy
+from lettermta.delivery.tls.tlsa import TLSA
+from tests.delivery.tls.certificates import Signed, alone, root
+from tests.system.program import PATIENCE
+from tests.system.secured import Postfix, WebServer, Zones
+from tests.system.site import Daemon, Receiver, Site, free_port, mail
+
+SIGNED, PLAIN, LATE = "signed.test", "plain.test", "late.test"
+
+
+class Internet:
+    """Domains, each with what a case needs. All hosts take mail at the same port, each on an address of its own."""
+
+    def __init__(self, folder: Path, site: Site) -> None:
+        self.folder = folder
+        self.site = site
+        self._block = f"127.{random.randint(64, 250)}.{random.randint(1, 250)}"
+        self._hosts = 0
+        self.web = self.address()
+        self.port = free_port(*(f"{self._block}.{number}" for number in range(2, 9)))
+        self.signed: list[str] = []
+        self.plain: list[str] = []
+        self.pages: dict[str, str] = {}
+        self.pairs: dict[str, Path] = {}
+        self.resolver = 0
+        self.postfix: Postfix
+
+    def address(self) -> str:
+        """Another address of this machine's."""
+        self._hosts += 1
+        return f"{self._block}.{self._hosts}"
+
+    def pair(self, name: str, certificate: Signed) -> Path:
+        """A file of a certificate and its key."""
+        return certificate.write(self.folder / f"{name}.pem")
+
+    def host(self, name: str, certificate: Signed | None) -> str:
+        """A receiver, with STARTTLS if it has a certificate; returns its address."""
+        address = self.address()
+        options = {}
+        if certificate is not None:
+            pair = str(self.pair(name, certificate))
+            options = {"certificate": pair, "key": pair}
+        self.site.keep(Receiver(address, self.port, **options))
+        return address
+
+    def dane(self, name: str, address: str, *records: TLSA) -> None:
+        """A domain in the signed zone, whose host has these TLSA records."""
+        self.signed += [f"{name} MX 10 mx.{name}", f"mx.{name} A {address}"]
+        self.signed += [f"_{self.port}._tcp.mx.{name} TLSA {record}" for record in records]
+
+    def sts(self, name: str, address: str, text: str | None = None, web: Path | None = None) -> None:
+        """A domain in the zone without signatures, with an MTA-STS policy."""
+        self.plain += [f"{name} MX 10 mx.{name}", f"mx.{name} A {address}"]
+        if text is not None:
+            self.plain += self.announced(name, PLAIN, text, web)
+
+    def announced(self, name: str, zone: str, text: str, web: Path | None = None) -> list[str]:
+        """The records of an MTA-STS policy."""
+        host = f"mta-sts.{name}.{zone}"
+        self.pages[host] = text
+        self.pairs[host] = web or self.folder / "web.pem"
+        return [f'_mta-sts.{name} TXT "v=STSv1; id=1;"', f"mta-sts.{name} A {self.web}"]
+
+
+STS_NAMES = [f"{mode}{case}" for mode in ("enforce", "testing", "none") for case in ("", "-wrong", "-stripped", "-mismatch")]
+
+
+def policy(mode: str, *hosts: str) -> str:
+    """The text of a policy."""
+    return "\n".join(["version: STSv1", f"mode: {mode}", *(f"mx: {host}" for host in hosts), "max_age: 86400", ""])
+
+
+def populate(net: Internet, authority: Signed) -> tuple[Postfix, dict[str, str]]:
+    """All domains there are; returns the Postfix among them, and what is to be spoilt in the signed zone."""
+    right = authority.issue(f"mx.ta.{SIGNED}", *(f"mx.{name}.{PLAIN}" for name in STS_NAMES))
+    other, old, elsewhere = alone("other.test"), alone("other.test", days=-1), authority.issue("other.test")
+    good, wrong, expired, misnamed = (
+        net.host(name, certificate) for name, certificate in (("good", right), ("wrong", other), ("old", old), ("misnamed", elsewhere))
+    )
+    bare = net.host("bare", None)
+    net.pair("web", authority.issue(*(f"mta-sts.{name}.{PLAIN}" for name in [*STS_NAMES, "no-policy"]), f"mta-sts.both.{SIGNED}"))
+
+    by_postfix = authority.issue(f"mx.ee.{SIGNED}")
+    address = net.address()
+    postfix = Postfix(net.folder / "postfix", address, net.port, net.pair("postfix", by_postfix), f"ee.{SIGNED}")
+    net.dane("ee", address, by_postfix.tlsa(3, 1, 1))
+    net.dane("ta", good, authority.tlsa(2, 0, 1))
+    net.dane("ta-name", misnamed, authority.tlsa(2, 0, 1))
+    net.dane("ee-expired", expired, old.tlsa(3, 1, 1))
+    net.dane("wrong", wrong, right.tlsa(3, 1, 1))
+    net.dane("stripped", bare, right.tlsa(3, 1, 1))
+    net.dane("unusable", wrong, TLSA(1, 1, 1, b"\1" * 32))
+    net.dane("without", wrong)
+    net.dane("bogus", wrong, forged := TLSA(3, 1, 1, b"\2" * 32))
+    net.dane("both", wrong, other.tlsa(3, 1, 1))
+    net.signed += net.announced("both", SIGNED, policy("enforce", "elsewhere.test"))
+
+    for mode in ("enforce", "testing", "none"):
+        net.sts(mode, good, policy(mode, f"*.{mode}.{PLAIN}"))
+        net.sts(f"{mode}-wrong", wrong, policy(mode, f"mx.{mode}-wrong.{PLAIN}"))
+        net.sts(f"{mode}-stripped", bare, policy(mode, f"mx.{mode}-stripped.{PLAIN}"))
+        net.sts(f"{mode}-mismatch", good, policy(mode, "mx.other.test"))
+    net.sts("web-wrong", wrong, policy("enforce", "mx.other.test"), net.pair("web-wrong", alone(f"mta-sts.web-wrong.{PLAIN}")))
+    net.sts("no-policy", wrong, "<html>welcome</html>\n")
+    net.sts("still", wrong)
+    net.sts("over", wrong)
+    return postfix, {forged.data.hex(): other.tlsa(3, 1, 1).data.hex()}
+
+
+@pytest.fixture(scope="module")
+def net(site: Site) -> Iterator[Internet]:
+    """The servers, all of them running."""
+    folder = Path(tempfile.mkdtemp(prefix="secured-"))
+    folder.chmod(0o755)  # Postfix's own user has to get to its folders
+    net = Internet(folder, site)
+    authority = root()
+    authority.write(folder / "roots.pem")
+    with ExitStack() as running:
+        running.callback(shutil.rmtree, folder)
+        net.postfix, spoil = populate(net, authority)
+        running.callback(net.postfix.dispose)
+        zones = Zones(folder / "zones")
+        running.callback(zones.dispose)
+        zones.add_signed(SIGNED, net.signed, spoil=spoil)
+        zones.add_signed(LATE, ["@ MX 10 mx", "mx A 127.0.0.1"], expired=True)
+        zones.add(PLAIN, net.plain)
+        running.callback(WebServer(folder / "web", net.web, net.pages, net.pairs).dispose)
+        net.resolver = zones.start()
+        yield net
+
+
+@pytest.fixture(scope="module")
+def daemon(net: Internet, site: Site) -> Daemon:
+    delivery = {"port": str(net.port), "schedule": "1h", "tls_ca_file": str(net.folder / "roots.pem")}
+    daemon = site.daemon("sender", {"dns": {"servers": f"127.0.0.1:{net.resolver}"}, "delivery": delivery})
+    kept = PolicyFiles(daemon.directory / "state" / "mta-sts")
+    enforced = STSPolicy(Mode.ENFORCE, ("mx.elsewhere.test",), 86_400)
+    kept.save(f"still.{PLAIN}", Kept(enforced, "1", time.time() - 1000))
+    kept.save(f"over.{PLAIN}", Kept(enforced, "1", time.time() - 100_000))
+    daemon.start()
+    return daemon
+
+
+def attempt(daemon: Daemon, domain: str) -> dict[str, Any]:
+    """What the first attempt at a domain came to, by the trace of its message."""
+    identifier = daemon.send(mail(), f"you@{domain}")
+    limit = time.monotonic() + PATIENCE
+    while True:
+        lines = daemon.tool("lettermta-queue", "trace", "--json", identifier).stdout.splitlines()
+        if lines:
+            told: dict[str, Any] = json.loads(lines[0])
+            return told
+        assert time.monotonic() < limit, f"no attempt at {domain}"
+
+
+def test_look(net: Internet, daemon: Daemon) -> None:
+    for name in ["ee", "ta", "ta-name", "ee-expired", "wrong", "stripped", "unusable", "without", "bogus", "both"]:
+        t=attempt(daemon, f"{name}.{SIGNED}"); print(name, t['via'],t['state'],t['reply'])
+    for name in [*STS_NAMES, "web-wrong", "no-policy", "still", "over"]:
+        t=attempt(daemon, f"{name}.{PLAIN}"); print(name, t['via'],t['state'],t['reply'])
+    print(attempt(daemon, LATE))
