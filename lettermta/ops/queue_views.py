@@ -58,6 +58,8 @@ def _attempt_lines(row: Mapping[str, Any]) -> Iterator[str]:
     for earlier in row.get("before", ()):
         yield f"    not by {visible(_where(earlier))}: {visible(earlier['reply'])}"
     yield f"    by {visible(row['via'])}"
+    if (tls := row.get("tls")) is not None:
+        yield f"    tls policy {tls['policy']}: {tls['result']}" + (f", {visible(tls['fault'])}" if "fault" in tls else "")
     for exchange in row.get("dialogue", ()):
         if exchange["said"] is not None:
             yield f"    > {visible(exchange['said'])}"

@@ -89,12 +89,12 @@ class WebPKI:
 
 def name_fault(certificate: Certificate, names: tuple[str, ...]) -> Fault | None:
     """Why the certificate is for none of the names; None when it is for one."""
-    told: Fault | None = None
-    for name in names:
-        told = _name_fault(certificate, name.rstrip("."))
-        if told is None:
-            return None
-    return told or Fault(VALIDATION_FAILURE, "there is no name to compare with it")
+    faults = [_name_fault(certificate, name.rstrip(".")) for name in names]
+    if None in faults:
+        return None
+    if all(fault is not None and fault.kind == HOST_MISMATCH for fault in faults):
+        return Fault(HOST_MISMATCH, f"it is not for {' or '.join(names)}")
+    return next(fault for fault in faults if fault is not None and fault.kind != HOST_MISMATCH)
 
 
 def _name_fault(certificate: Certificate, name: str) -> Fault | None:

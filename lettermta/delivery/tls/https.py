@@ -254,6 +254,7 @@ class _Bounded:
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """See IStreamClientEndpoint."""
+        cast(Any, protocolFactory).wrappedFactory.noisy = False  # the Agent's, which would tell of each connection in the log
         connected: Deferred[Any] = self._endpoint.connect(cast(Any, _Counting)(protocolFactory))
         return connected.addCallback(self._connected)
 

@@ -30,15 +30,16 @@ class Signed:
         """As a server sends it."""
         return [self.certificate, *self.above]
 
-    def pem(self, *, whole: bool = True) -> bytes:
-        """The chain in PEM, and behind it the key; not ``whole``: without those above."""
-        chain = self.chain if whole else self.chain[:1]
+    def pem(self, *, key_first: bool = False) -> bytes:
+        """The chain and the key in PEM."""
+        chain = b"".join(one.public_bytes(Encoding.PEM) for one in self.chain)
         key = self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        return b"".join(one.public_bytes(Encoding.PEM) for one in chain) + key
+        return key + chain if key_first else chain + key
 
-    def write(self, path: Path, *, whole: bool = True) -> Path:
-        """The same as a file."""
-        path.write_bytes(self.pem(whole=whole))
+    def write(self, path: Path, *, key_first: bool = False) -> Path:
+        """The same as a file that only its owner reads."""
+        path.touch(mode=0o600)
+        path.write_bytes(self.pem(key_first=key_first))
         return path
 
     def tlsa(self, usage: int, selector: int, matching: int) -> TLSA:
