@@ -11,7 +11,7 @@ CRASH_KILLS ?= 2000
 DEEP_MESSAGES ?= 1000000
 DEV := etc/dev.ini
 
-.PHONY: help run test test-clients fuzz crash lint bench bench-idle bench-large bench-deep reference clean
+.PHONY: help run test test-clients fuzz crash amqp lint bench bench-idle bench-large bench-deep reference clean
 
 help:
 	@echo "make run     start a daemon for trying out: etc/dev.ini, mail is captured"
@@ -19,6 +19,7 @@ help:
 	@echo "make test-clients    real mail clients, by the code of docs/clients.md; installs what they need"
 	@echo "make fuzz    each parser under atheris for FUZZ_SECONDS (60)"
 	@echo "make crash   the crash ledger: CRASH_KILLS (2000) deaths of the daemon; CRASH_SEED repeats a run"
+	@echo "make amqp    events of 10,000 messages at a real RabbitMQ, which is killed in between"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   messages per second, end to end"
 	@echo "make bench-idle     10,000 idle connections: memory for each, and how long another client waits"
@@ -64,6 +65,10 @@ fuzz: $(FUZZABLE)
 # Writes its table into the page when nothing was lost.
 crash: $(TESTABLE)
 	$(BIN)/python -m crash --kills $(CRASH_KILLS) $(if $(CRASH_SEED),--seed $(CRASH_SEED)) --write docs/durability.md
+
+# Every event of 10,000 messages at a real RabbitMQ, once, in order; and none lost when it is killed in between.
+amqp: $(TESTABLE)
+	LETTERMTA_AMQP_MESSAGES=10000 $(BIN)/python -b -m pytest tests/system/test_amqp.py
 
 lint: $(TESTABLE)
 	$(BIN)/ruff check .

@@ -29,9 +29,6 @@ from lettermta.accounts.directory import Directory
 from lettermta.accounts.errors import AccountError
 from lettermta.config import Config, ConfigError, load
 from lettermta.events.dispatcher import Dispatcher
-from lettermta.events.hooks import HookSink
-from lettermta.events.json_log import JSONLog
-from lettermta.events.sink import IEventSink
 from lettermta.ops import control, descriptors, http, notify
 from lettermta.ops.log import LineObserver, wanted
 from lettermta.ops.operations import Operations
@@ -51,6 +48,7 @@ from lettermta.wiring import (
     make_return_paths,
     make_returns,
     make_scheduler,
+    make_sinks,
     make_submission,
     make_tls_policies,
     make_webhooks,
@@ -140,7 +138,8 @@ class Lettermta(Service):
         except OSError as error:
             _end(_state_fault(config, error), os.EX_CANTCREAT)
         self._webhooks = make_webhooks(config, self._reactor, self._directory)
-        self._dispatcher = Dispatcher(self._spool, self._sinks(), self._reactor, retention=config.events.retention)
+        sinks = [*make_sinks(config, self._reactor, self._plugged.hooks), self._webhooks]
+        self._dispatcher = Dispatcher(self._spool, sinks, self._reactor, retention=config.events.retention)
         resolver = make_resolver(config, self._reactor)
         self._tls_policies = make_tls_policies(config, self._reactor, resolver)
         return_paths = make_return_paths(config, self._directory)
@@ -229,13 +228,6 @@ class Lettermta(Service):
         )
         self._factories.append(factory)
         self._ports.append(self._reactor.adoptStreamPort(bound.socket.fileno(), bound.socket.family, factory))
-
-    def _sinks(self) -> list[IEventSink]:
-        sinks: list[IEventSink] = [HookSink(dotted, hook, self._reactor) for dotted, hook in self._plugged.hooks]
-        if self._config.events.json_log is not None:
-            sinks.append(JSONLog(self._config.events.json_log, self._reactor))
-        sinks.append(self._webhooks)
-        return sinks
 
     def _configured_tls(self, config: Config) -> Mapping[str, ServerTLS]:
         return self._make_tls(config, [CertificatePair(*pair) for pair in zip(config.tls.certificate, config.tls.private_key, strict=True)])

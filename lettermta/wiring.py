@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 from attrs import frozen
@@ -14,7 +15,7 @@ from zope.interface.interface import InterfaceClass
 
 from lettermta.accounts.directory import Directory
 from lettermta.accounts.scram_keys import ScramKeys
-from lettermta.config import BareLineEnds, Config, EightBitHeaders, Hook, Policy, PolicyFailure, Security
+from lettermta.config import BareLineEnds, Config, EightBitHeaders, Hook, Policy, PolicyFailure, Security, Unroutable
 from lettermta.delivery.classes import Classifier
 from lettermta.delivery.dkim.signer import Signer
 from lettermta.delivery.finishing import Finisher
@@ -33,6 +34,11 @@ from lettermta.delivery.tls.https import HTTPSClient
 from lettermta.delivery.tls.mta_sts import MTASTS
 from lettermta.delivery.tls.sts_files import PolicyFiles
 from lettermta.delivery.transports.settings import DeliverySettings
+from lettermta.events.amqp import AMQPSettings, AMQPSink
+from lettermta.events.amqp_channel import Broker
+from lettermta.events.hooks import HookSink
+from lettermta.events.json_log import JSONLog
+from lettermta.events.sink import IEventSink
 from lettermta.events.webhooks.process import WebhookSink
 from lettermta.interfaces import IEventHook, IResolver, IReturns, ISpool, ISubmissionPolicy
 from lettermta.plugged import NO_SETTINGS, Unpluggable, plug
@@ -102,9 +108,24 @@ def plug_in(config: Config) -> PluggedIn:
         hooks=all_of("[events] hooks", config.events.hooks, config.hooks, IEventHook),
         policies=all_of("[submission] policies", config.submission.policies, config.policies, ISubmissionPolicy),
     )
+    if config.amqp.url is not None and find_spec("pika") is None:
+        faults.append(f"{config.path}: [amqp] url: this needs the package pika; expected an install with it: pip install 'lettermta[amqp]'")
     if faults:
         raise Unpluggable("\n".join(faults))
     return plugged
+
+
+def make_sinks(config: Config, reactor: Any, hooks: Sequence[tuple[str, IEventHook]]) -> list[IEventSink]:
+    """The readers of the outbox."""
+    sinks: list[IEventSink] = [HookSink(dotted, hook, reactor) for dotted, hook in hooks]
+    if config.events.json_log is not None:
+        sinks.append(JSONLog(config.events.json_log, reactor))
+    if (url := config.amqp.url) is not None:
+        amqp = config.amqp
+        broker = Broker(url.host, url.port, url.tls, url.user, url.password, url.vhost, amqp.password_file, amqp.ca, amqp.certificate)
+        settings = AMQPSettings(broker, amqp.exchange, amqp.declare, amqp.routing_key, amqp.unroutable is Unroutable.WAIT)
+        sinks.append(AMQPSink(settings, reactor))
+    return sinks
 
 
 def make_submission(

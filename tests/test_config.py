@@ -355,7 +355,7 @@ class TestForm:
             name = smtp
             ports = 25
             """
-        names = "mta, tls, listener NAME, submission, policy NAME, limits, dns, delivery, shaping NAME, events, hook NAME or http"
+        names = "mta, tls, listener NAME, submission, policy NAME, limits, dns, delivery, shaping NAME, events, hook NAME, amqp or http"
         assert complaints(text) == [
             f"etc/mta.ini:1: [listner smtp] unknown section (did you mean [listener NAME]?); expected {names}",
             f"etc/mta.ini:3: [weather] unknown section; expected {names}",
@@ -389,6 +389,20 @@ class TestForm:
             "etc/mta.ini:8: [hook shop.hooks.Bounces] password: the environment variable SECRET is not set; "
             "expected ${NAME} with the name of a variable that is set"
         ]
+
+    def test_a_broker_is_a_url_whose_password_is_never_shown(self) -> None:
+        config = read(LEAST + "[amqp]\nurl = amqps://me:${SECRET}@broker.test/a%2Fb\n", SECRET="s%40cret")
+        assert config.amqp.url is not None
+        assert (config.amqp.url.host, config.amqp.url.port, config.amqp.url.tls) == ("broker.test", 5671, True)
+        assert (config.amqp.url.user, config.amqp.url.password, config.amqp.url.vhost) == ("me", "s@cret", "a/b")
+        assert "cret" not in repr(config)
+        url = read(LEAST + "[amqp]\nurl = amqp://[::1]:5673\n").amqp.url
+        assert url is not None
+        assert (url.host, url.port, url.user, url.password, url.vhost) == ("::1", 5673, "guest", "guest", "/")
+        for wrong in ("http://a:secret@b", "amqp://", "amqp://a:secret@b:x/", "amqp://a:secret@b/c/d", "amqp://a:secret@b/?x=1", "secret"):
+            assert "secret" not in complaint_about("amqp", f"url = {wrong}")
+        assert complaint_about("amqp", "ca = x") == "ca: there is no url that it would be for; expected url with it"
+        assert complaint_about("amqp", "routing_key = {tag}").startswith("routing_key: '{tag}' has braces around something else")
 
     def test_a_section_that_no_hook_would_read_is_refused(self) -> None:
         text = "[listener smtp]\nports = 2525\n[events]\nhooks = a.B\n[hook a.C]\nx = 1\n[hook a]\n[hook a.B]\nclass = x\na-b = 1\n"

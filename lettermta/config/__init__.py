@@ -10,6 +10,7 @@ from lettermta.config.kinds import HostPort, Network, Rate
 from lettermta.config.reading import load, load_sections
 from lettermta.config.reference import reference_ini, reference_markdown
 from lettermta.config.schema import (
+    Amqp,
     AuthBeforeTLS,
     BareLineEnds,
     Config,
@@ -32,9 +33,11 @@ from lettermta.config.schema import (
     Throttle,
     Tls,
     TLSVersion,
+    Unroutable,
 )
 
 __all__ = [
+    "Amqp",
     "AuthBeforeTLS",
     "BareLineEnds",
     "Config",
@@ -62,6 +65,7 @@ __all__ = [
     "TLSVersion",
     "Throttle",
     "Tls",
+    "Unroutable",
     "load",
     "load_sections",
     "reference_ini",

@@ -14,8 +14,9 @@ from collections.abc import Callable
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Generic, TypeVar
+from urllib.parse import unquote, urlsplit
 
-from attrs import frozen
+from attrs import field, frozen
 from cryptography.x509 import load_pem_x509_certificates
 
 from lettermta.config.faults import Wrong
@@ -80,6 +81,18 @@ class Rate:
 
     def __str__(self) -> str:
         return f"{self.number}/{self.unit}"
+
+
+@frozen
+class AMQPAddress:
+    """Where a broker is and how to log in there, out of a URL."""
+
+    host: str
+    port: int
+    tls: bool
+    user: str
+    password: str = field(repr=False)
+    vhost: str
 
 
 def one(parse: Callable[[str], T], expected: str) -> Kind[T]:
@@ -279,6 +292,50 @@ def _own_address(text: str) -> HostPort:
     return own
 
 
+def _amqp(text: str) -> AMQPAddress:
+    """As RabbitMQ's URI specification has it. What is wrong is never quoted: it may hold a password."""
+    url = urlsplit(text)
+    try:
+        port = url.port
+    except ValueError:
+        raise Wrong("", "has no port from 1 to 65535 in its URL") from None
+    if url.scheme not in ("amqp", "amqps"):
+        raise Wrong("", "does not begin with amqp:// or amqps://")
+    if not url.hostname:
+        raise Wrong("", "has no host in its URL")
+    if url.query or url.fragment or url.path.count("/") > 1:
+        raise Wrong("", "has something behind the virtual host in its URL")
+    tls = url.scheme == "amqps"
+    try:
+        host = _host(url.hostname)
+    except Wrong:
+        raise Wrong("", "has neither a host name nor an IP address in its URL") from None
+    return AMQPAddress(
+        host=host,
+        port=port or (5671 if tls else 5672),
+        tls=tls,
+        user=unquote(url.username or "guest"),
+        password=unquote("guest" if url.password is None else url.password),
+        vhost=unquote(url.path[1:]) or "/",
+    )
+
+
+def _routing_key(text: str) -> str:
+    try:
+        longest = text.format(project="p" * 63, route="r" * 63, event="e" * 30)
+    except (LookupError, ValueError, AttributeError):
+        raise Wrong(text, "has braces around something else than project, route or event") from None
+    if len(longest.encode()) > 255:
+        raise Wrong(text, "may come to more than 255 octets")
+    return text
+
+
+def _exchange(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._:-]{1,255}", text) or text.startswith("amq."):
+        raise Wrong(text, "is not the name of an exchange of one's own")
+    return text
+
+
 def _dotted(text: str) -> str:
     parts = text.split(".")
     if len(parts) < 2 or not all(map(str.isidentifier, parts)):
@@ -418,6 +475,9 @@ USERNAMES = several(str, "user names", least=1)
 TEXT = Kind(lambda text, folder: text, "text")
 DOTTED = one(_dotted, "a dotted name like package.module.Class")
 HOOKS = several(_dotted, "dotted names like package.module.Class")
+AMQP = optional(one(_amqp, "a URL like amqps://user:password@host:5671/vhost"))
+EXCHANGE = one(_exchange, "1 to 255 letters, digits, dots, dashes, underscores and colons, not amq. first")
+ROUTING_KEY = one(_routing_key, "a text in which {project}, {route} and {event} are put in")
 NAME = one(_name, "at most 64 letters, digits, dots, dashes and underscores, a letter or digit first")
 PATTERN = one(_pattern, "a domain or the name of an MX host, where * stands for any characters and ? for one: example.com, *.example.com")
 PATTERNS = several(_pattern, "domains or names of MX hosts, with * and ? for patterns")

@@ -22,7 +22,7 @@ from attrs import frozen
 
 from lettermta.config import kinds
 from lettermta.config.faults import Objection
-from lettermta.config.kinds import HostPort, Kind, Network, Rate
+from lettermta.config.kinds import AMQPAddress, HostPort, Kind, Network, Rate
 from lettermta.config.reply_rules import ReplyRule
 
 T = TypeVar("T")
@@ -67,6 +67,13 @@ class PolicyFailure(enum.StrEnum):
 
     REFUSE = "refuse"
     ACCEPT = "accept"
+
+
+class Unroutable(enum.StrEnum):
+    """What becomes of an event that no queue of the broker is bound for."""
+
+    WAIT = "wait"
+    DROP = "drop"
 
 
 class AuthBeforeTLS(enum.StrEnum):
@@ -684,6 +691,53 @@ class Hook(Section):
     )
 
 
+class Amqp(Section):
+    """Events to an AMQP 0-9-1 broker such as RabbitMQ, each confirmed by it. It needs an extra package: pip install lettermta[amqp]."""
+
+    url: AMQPAddress | None = key(
+        kinds.AMQP,
+        "The broker; amqps is TLS with its certificate verified. Without it, no events are published.",
+        default="",
+        example="amqps://lettermta@broker.example.com/mail",
+    )
+    password_file: Path | None = key(
+        kinds.FILE,
+        "A file whose first line is the password, in place of the one in the URL; read at each connection.",
+        default="",
+        example="/etc/lettermta/amqp.password",
+    )
+    exchange: str = key(kinds.EXCHANGE, "Where events are published.", default="lettermta")
+    declare: bool = key(kinds.BOOLEAN, "Have the exchange made if it isn't there: durable, of type topic.", default="yes")
+    routing_key: str = key(
+        kinds.ROUTING_KEY,
+        "The routing key, made of the slugs of project and route and the event's name.",
+        default="{project}.{route}.{event}",
+    )
+    unroutable: Unroutable = key(
+        kinds.choice(Unroutable),
+        "An event that no queue is bound for: wait tries again until there is one, and all later events wait too; drop passes over it.",
+        default="wait",
+    )
+    ca: Path | None = key(
+        kinds.FILE, "PEM file of the authorities that the broker's certificate may come from.", default="", shown="the system's"
+    )
+    certificate: Path | None = key(
+        kinds.FILE,
+        "PEM file of our certificate and its key, for a broker that asks for one.",
+        default="",
+        example="/etc/lettermta/amqp.pem",
+    )
+
+    def objections(self) -> Iterable[Objection]:
+        """What is about a broker needs one, and what is about TLS needs amqps."""
+        for name in ("password_file", "ca", "certificate"):
+            if getattr(self, name) is not None and self.url is None:
+                yield Objection(name, "there is no url that it would be for", "url with it")
+        for name in ("ca", "certificate"):
+            if getattr(self, name) is not None and self.url is not None and not self.url.tls:
+                yield Objection(name, "the url is not one of amqps", "amqps://… with it")
+
+
 class Http(Section):
     """Counters, health and readiness over HTTP, for monitoring.
 
@@ -727,6 +781,7 @@ class Config:
     shaping: tuple[Shaping, ...] = attrs.field(default=(), metadata={"section": Shaping})
     events: Events = attrs.field(factory=Events, metadata={"section": Events})
     hooks: tuple[Hook, ...] = attrs.field(default=(), metadata={"section": Hook})
+    amqp: Amqp = attrs.field(factory=Amqp, metadata={"section": Amqp})
     http: Http = attrs.field(factory=Http, metadata={"section": Http})
 
     throttles: tuple[Throttle, ...] = ()
