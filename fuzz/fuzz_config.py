@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ def one(data: bytes) -> None:
         text = octets.decode("utf-8", "replace")
         with swift("a file"):
             _file(text)
-    value = data[:200].decode("utf-8", "replace").strip()
+    # The form lets no control character through to a value.
+    value = re.sub(r"[\x00-\x08\x0b-\x1f\x7f]", "", data[:200].decode("utf-8", "replace")).strip()
     with swift("a value"):
         for kind in {id(kind): kind for kind in _KINDS}.values():
             _value(kind, value)
