@@ -223,7 +223,7 @@ def make_scheduler(
         connect_timeout=delivery.connect_timeout,
         command_timeout=delivery.command_timeout,
         data_timeout=delivery.data_timeout,
-        finisher=Finisher(Signer(directory, threads_of(reactor), time.time)),
+        finisher=Finisher(Signer(directory, threads_of(reactor), time.time), threads_of(reactor)),
     )
     routing = Routing(
         reactor=reactor,

@@ -381,6 +381,15 @@ REPORTS = _delivery.counters(
     Label("result", "what came of it", {"stored": "on its way", "over_rate": "not sent: that sender has had too many in a minute"}),
 )
 REPORTS_FAILED = _delivery.counter("lettermta_reports_failed", "Reports that could not be delivered; only the log tells of them.")
+CONVERSIONS = _delivery.counters(
+    "lettermta_conversions",
+    "Messages with 8-bit or binary content for a server that doesn't take it, each attempt of one once.",
+    Label(
+        "result",
+        "what became of them",
+        {"converted": "sent in 7-bit form", "refused": "ended: there is no 7-bit form of it, as it is signed or malformed"},
+    ),
+)
 DKIM_MESSAGES = _delivery.counters(
     "lettermta_dkim_messages",
     "Messages on their way out by SMTP, each attempt of one once, by what became of their DKIM signatures.",

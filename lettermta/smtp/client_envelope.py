@@ -96,7 +96,7 @@ class EnvelopeWriter:
             raise Unsendable(fault) from None
 
     def _body(self, body: BodyType) -> bytes:
-        """RFC 6152, RFC 3030 section 3. A peer without 8BITMIME gets 8-bit content all the same, as most of them take it."""
+        """RFC 6152, RFC 3030 section 3. What a peer without 8BITMIME doesn't take has been converted before (:class:`IFinisher`)."""
         if body is BodyType.BINARY:
             if not self._offered.binary:
                 raise Unsendable(_NO_BINARYMIME)

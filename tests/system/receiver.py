@@ -1,7 +1,8 @@
 """The other end of the wire as a program of its own: ``RemoteMX`` with the manners that its one argument, a JSON object, tells.
 
-Keys: ``interface port`` (required), ``certificate key implicit`` (TLS), ``credentials`` (user names and passwords), ``script`` (a list of
-the keyword arguments of ``RemoteMX.script``). Prints ``listening`` once it answers, and each message as a line of JSON before its 250.
+Keys: ``interface port`` (required), ``extensions``, ``certificate key implicit`` (TLS), ``credentials`` (user names and passwords),
+``script`` (a list of the keyword arguments of ``RemoteMX.script``). Prints ``listening`` once it answers, and each message as a line of
+JSON before its 250.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from lettermta.testing.mx import ReceivedMessage, RemoteMX, ServerTLS
+from lettermta.testing.mx import EXTENSIONS, ReceivedMessage, RemoteMX, ServerTLS
 
 
 def main() -> None:
@@ -19,7 +20,14 @@ def main() -> None:
 
     told = json.loads(sys.argv[1])
     tls = ServerTLS(Path(told["certificate"]), Path(told["key"])) if "certificate" in told else None
-    mx = RemoteMX(tls=tls, implicit=told.get("implicit", False), credentials=told.get("credentials"), keep=False, taken=_tell)
+    mx = RemoteMX(
+        extensions=told.get("extensions", EXTENSIONS),
+        tls=tls,
+        implicit=told.get("implicit", False),
+        credentials=told.get("credentials"),
+        keep=False,
+        taken=_tell,
+    )
     for rule in told.get("script", ()):
         mx.script(**rule)
     mx.listen(reactor, told["port"], told["interface"])

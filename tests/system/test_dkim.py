@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import email
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ from attrs import frozen
 
 from tests.delivery.dkim.judges import BOTH, by_dkimpy, by_opendkim
 from tests.delivery.dkim.messages import many
-from tests.system.site import FIRST, Daemon, Receiver, Site, mail, submit
+from tests.system.site import FIRST, SECURE, Daemon, Receiver, Site, mail, submit
 
 pytestmark = pytest.mark.filterwarnings("ignore::BytesWarning:dkim")
 SENDERS = 4
@@ -157,4 +158,28 @@ def test_mail_that_was_queued_when_keys_were_rotated_is_signed_by_the_new_ones(s
     receiver = site.receiver(FIRST)
     content = receiver.received(identifier)["content"]
     assert by_dkimpy(content, {record["name"]: record["value"] for record in new}) == BOTH
+    daemon.stop()
+
+
+def test_mail_for_a_server_without_8bitmime_is_converted_and_then_signed(site: Site) -> None:
+    """RFC 6152 section 3, RFC 6376 section 5.3: in memory or in a file; a signed part can't be, and the sender is told why."""
+    daemon = site.daemon("converting")
+    daemon.admin("domain", "create", *DOMAIN)
+    daemon.start()
+    receiver = site.receiver(SECURE, extensions=["PIPELINING", "SIZE 10000000", "CHUNKING"])
+    place = Place(daemon, receiver)
+    text = ("MIME-Version: 1.0", "Content-Type: text/plain; charset=utf-8", "Content-Transfer-Encoding: 8bit")
+    for body in ("Grüße\r\n.\r\n", "".join(f"Zeile {number}: größer als {number - 1}\r\n" for number in range(10_000))):
+        content = receiver.received(daemon.send(mail(*text, body=body), "you@secure.test"))["content"]
+        assert content.isascii()
+        assert by_dkimpy(content, place.published) == BOTH
+        parsed = email.message_from_bytes(content)
+        assert parsed["Content-Transfer-Encoding"] == "quoted-printable"
+        assert parsed.get_payload(decode=True).decode() == body
+    plain = mail(body="plain\r\n")
+    assert plain in receiver.received(daemon.send(plain, "you@secure.test"))["content"]
+    signed = ("MIME-Version: 1.0", "Content-Type: multipart/signed; boundary=b")
+    refused = daemon.send(mail(*signed, body="--b\r\n\r\nGrüße\r\n--b\r\n\r\nsig\r\n--b--\r\n"), "you@secure.test")
+    (failed,) = [event for event in daemon.events_until(refused, "message.failed") if event["event"] == "message.failed"]
+    assert "8BITMIME" in failed["data"]["reason"]
     daemon.stop()

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from typing import cast
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.logger import Logger
@@ -45,7 +45,7 @@ _UNUSABLE = metrics.DKIM_MESSAGES["unusable_key"]
 
 _KEY_UNUSABLE = Reply(451, "4.3.5", "The key that the message is to be signed with can't be used")
 
-Threaded = Callable[..., Deferred[None]]
+Threaded = Callable[..., Deferred[Any]]
 """Runs a function off the reactor's thread."""
 Fields = Sequence[tuple[bytes, bytes]]
 _Mark = tuple[str, str, tuple[str, ...]]
