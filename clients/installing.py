@@ -43,7 +43,7 @@ def need_python(requirement: str) -> Path:
 def need_node(package: str) -> Path:
     """A ``node_modules`` that has npm's ``package``."""
     npm = tools.need("npm", "npm")
-    place = _begin(package)
+    place = _begin(f"npm-{package}")  # PyPI may have one of the same name
     if not (place / "done").exists():
         _carry_out(package, [npm, "install", "--no-audit", "--no-fund", "--prefix", str(place), package])
         (place / "done").touch()

@@ -33,7 +33,7 @@ from lettermta.events.webhooks.frames import Frames, Kind, unpacked
 from lettermta.events.webhooks.process import DESCRIPTOR
 from lettermta.events.webhooks.schedule import Schedule
 from lettermta.events.webhooks.sender import Sender, SenderSettings
-from lettermta.spool.deliveries import Deliveries, DeliveriesInUse, DeliveriesVersionError
+from lettermta.spool.deliveries import Deliveries, DeliveriesInUse, DeliveriesVersionError, directory_of
 from lettermta.spool.schema import DatabaseFault
 
 NICE = 10
@@ -60,11 +60,6 @@ def settings_for(
         "allowed": [str(network) for network in allowed],
         "retention": retention,
     }
-
-
-def directory_of(state_dir: Path, shard: int = 0) -> Path:
-    """Where a worker's deliveries are."""
-    return state_dir / "webhooks" / str(shard)
 
 
 class SenderProcess:

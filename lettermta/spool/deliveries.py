@@ -92,6 +92,11 @@ class DeliveriesVersionError(Exception):
     """The database is of a version that this program can't use."""
 
 
+def directory_of(state_dir: Path, shard: int = 0) -> Path:
+    """Where a worker's database is."""
+    return state_dir / "webhooks" / str(shard)
+
+
 def connect(directory: Path) -> sqlite3.Connection:
     """Open the database in ``directory``, making both where they aren't there. The caller uses the connection in one thread at a time."""
     if not directory.exists():

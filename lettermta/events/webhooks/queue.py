@@ -44,7 +44,7 @@ class QueueState(enum.Enum):
 
 
 class EndpointQueue:
-    """The queue of one webhook. ``webhook`` is what it is now, set anew whenever its owner changes it.
+    """The queue of one webhook.
 
     ``post`` makes an attempt and never fails; ``record`` takes its outcome and fires when it is on record; ``gone`` is told of a 410.
     ``clock`` runs the pauses, ``now`` is the wall clock that deliveries are due by.
@@ -66,6 +66,8 @@ class EndpointQueue:
         concurrency: int,
     ) -> None:
         self.webhook = webhook
+        self._refused = False
+        """Whether it answered 410 and its webhook is not switched off yet."""
         self.failures = 0
         """Attempts in a row that failed."""
         self.failing_since: float | None = None
@@ -95,11 +97,18 @@ class EndpointQueue:
     @property
     def state(self) -> QueueState:
         """What it is about."""
-        if self._stopped or self.webhook.disabled is not None:
+        if self._stopped or self._refused or self.webhook.disabled is not None:
             return QueueState.OFF
         if self._clock.seconds() < self._paused_until:
             return QueueState.PAUSED
         return QueueState.SENDING if self._in_hand else QueueState.WAITING
+
+    def change(self, webhook: Webhook) -> None:
+        """Its owner, or we, have changed it."""
+        if webhook.disabled is not None:
+            self._refused = False
+        self.webhook = webhook
+        self.wake()
 
     def wake(self) -> None:
         """There may be something due."""
@@ -201,7 +210,8 @@ class EndpointQueue:
             return
         self.failures += 1
         self.failing_since = self.failing_since or self._now()
-        if answer.http_status == GONE:
+        if answer.http_status == GONE and not self._refused:
+            self._refused = True
             self._gone(self.webhook)
         if answer.retry_after is not None:
             self._pause(answer.retry_after)

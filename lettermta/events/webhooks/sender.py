@@ -163,8 +163,7 @@ class Sender:
             # Connections to the old place are of no use for the new one.
             endpoint.poster.close()
             endpoint.poster, endpoint.url = self._new_poster(), webhook.url
-        endpoint.queue.webhook = webhook
-        endpoint.queue.wake()
+        endpoint.queue.change(webhook)
 
     def _new_endpoint(self, webhook: Webhook) -> _Endpoint:
         def post(webhook: Webhook, delivery: Delivery) -> Deferred[Answer]:

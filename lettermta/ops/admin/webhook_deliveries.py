@@ -28,9 +28,9 @@ from lettermta.ops.admin.given import Misused
 from lettermta.ops.admin.printing import print_many
 from lettermta.ops.command_line import say
 from lettermta.spool import deliveries
+from lettermta.spool.deliveries import directory_of
 from lettermta.spool.offline import Offline
 from lettermta.webhook import DeliveryStatus, NewDelivery
-from lettermta.webhook_sender import directory_of
 
 PAGE = 500
 """Events that are read from the outbox at a time."""
