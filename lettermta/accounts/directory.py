@@ -146,6 +146,11 @@ class Directory:
         return None
 
     @property
+    def state(self) -> object:
+        """The same object until accounts change: for those who keep what they were told."""
+        return self._current()
+
+    @property
     def return_path_key(self) -> bytes:
         """What return paths are signed with: whoever has it can make bounces up."""
         return self._vault.return_path_key

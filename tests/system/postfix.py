@@ -16,7 +16,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from email.message import EmailMessage
 from pathlib import Path
 
@@ -98,9 +98,9 @@ _NEVER = threading.Event()
 
 
 class Postfix:
-    """Receives from the moment it is made until it is disposed of."""
+    """Receives from the moment it is made until it is disposed of. ``settings`` go over those of main.cf."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, settings: Mapping[str, str] | None = None) -> None:
         self._command = tools.need("postfix", "postfix")
         # Its daemons run as users of their own, so it can't lie below a folder that is ours alone.
         self.folder = Path(tempfile.mkdtemp(prefix="postfix-"))
@@ -116,6 +116,9 @@ class Postfix:
         status = (self.folder / "mail").stat()
         values = {"folder": self.folder, "domains": " ".join(DOMAINS), "owner": status.st_uid, "group": status.st_gid}
         (self.folder / "etc/main.cf").write_text(_MAIN.format(**values))
+        if settings:
+            with open(self.folder / "etc/main.cf", "a") as file:
+                file.writelines(f"{key} = {value}\n" for key, value in settings.items())
         (self.folder / "etc/master.cf").write_text(_MASTER.format(port=port, plain=PLAIN, chunks=CHUNKS, tls=TLS))
         (self.folder / "etc/access").write_text(_ACCESS)
         self.port = port

@@ -51,6 +51,8 @@ class DeskRules:
     """Where complaints may come besides return paths (in lower case), and how many messages a minute may."""
 
     complaint_addresses: frozenset[str] = frozenset()
+    suppress_bounced: bool = True
+    """Whether a failure that means a dead address suppresses it. A complaint always does."""
     per_address: int = PER_ADDRESS
     per_minute: int = PER_MINUTE
 
@@ -117,7 +119,7 @@ class ReturnsDesk:
     async def _take(self, sender: str, address: str, octets: bytes) -> None:
         parsed = await self.threaded(parse, octets)
         if self._takes_complaints(address):
-            finding = await self.threaded(recognise, parsed, None, null_sender=False)
+            finding = await self.threaded(recognise, parsed, None, False)
             if finding.kind is not Kind.COMPLAINT:
                 await self._keep(octets, address, finding, "came to an address for complaints, and is none")
                 return
@@ -131,7 +133,7 @@ class ReturnsDesk:
         if known is None:
             await self._keep(octets, address, Finding(Kind.UNRECOGNISED), f"nothing is known of message {returned.message_id} any more")
             return
-        finding = await self.threaded(recognise, parsed, known.recipient, null_sender=not sender)
+        finding = await self.threaded(recognise, parsed, known.recipient, not sender)
         if finding.kind in (Kind.UNRECOGNISED, Kind.FEEDBACK):
             await self._keep(octets, address, finding, f"for message {known.message_id}")
             return
@@ -139,7 +141,7 @@ class ReturnsDesk:
 
     async def _tell(self, returned: Returned, known: Known, finding: Finding) -> None:
         known = await self._known(returned) or known
-        told = telling(known, finding, self.classify, self.now())
+        told = telling(known, finding, self.classify, self.now(), suppress_bounced=self.rules.suppress_bounced)
         if told is not None:
             await self.spool.tell(told.events, told.suppressions)
         metrics.RETURNS[finding.kind if told is not None or finding.kind is Kind.ARRIVED else "repeated"].inc()

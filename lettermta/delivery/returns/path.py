@@ -20,7 +20,7 @@ import re
 import uuid
 from collections.abc import Callable, Sequence
 
-from attrs import define, evolve, frozen
+from attrs import Factory, define, evolve, frozen
 
 from lettermta.accounts.directory import Directory
 from lettermta.accounts.dns_records import return_path
@@ -40,6 +40,7 @@ _LOCAL = f"{_PREFIX}[a-z2-7]{{{_LETTERS}}}"
 _ADDRESS = re.compile(rf"({_LOCAL})@([a-z0-9-]+(?:\.[a-z0-9-]+)*)", re.IGNORECASE)
 _ANYWHERE = re.compile(rf"(?<![a-z0-9])({_LOCAL})[@=]([a-z0-9-]{{1,63}}(?:\.[a-z0-9-]{{1,63}}){{1,10}})", re.IGNORECASE)
 
+_MOST_KNOWN = 1_000
 _TRANSPORTS = frozenset({TransportKind.MX, TransportKind.SMARTHOST})
 """Ways on which there is another server that may send something back."""
 
@@ -77,6 +78,9 @@ class ReturnPaths:
     directory: Directory
     lifetime: float
     now: Callable[[], float]
+    _state: object = None
+    _domains: dict[tuple[str, str], str | None] = Factory(dict)
+    """By route and sender's domain, as accounts are in ``_state``."""
 
     def parted(self, entry: QueueEntry) -> Sequence[QueueEntry]:
         """The entry as it is, or one entry for each recipient with its return path, where the mail is to have them (as its domain says).
@@ -100,12 +104,20 @@ class ReturnPaths:
         """The domain of the entry's return paths: that of the sender's domain, or of the nearest one above it that has one."""
         if "@" not in entry.sender or entry.options.report:
             return None
-        route = self.directory.route_by_id(entry.lane.route_id)
+        state = self.directory.state
+        if state is not self._state or len(self._domains) >= _MOST_KNOWN:
+            self._state = state
+            self._domains.clear()
+        key = (entry.lane.route_id, entry.sender.rpartition("@")[2])
+        if key not in self._domains:
+            self._domains[key] = self._domain_of(*key)
+        return self._domains[key]
+
+    def _domain_of(self, route_id: str, sender_domain: str) -> str | None:
+        route = self.directory.route_by_id(route_id)
         if route is None or route.transport not in _TRANSPORTS:
             return None
-        if not self.directory.domains(route.project_id):
-            return None
-        name = entry.sender.rpartition("@")[2].lower()
+        name = sender_domain.lower()
         if not name.isascii():
             try:
                 name = domain_name(name)

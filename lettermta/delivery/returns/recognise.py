@@ -9,7 +9,7 @@ from lettermta.delivery.returns.mime import Parsed
 from lettermta.delivery.returns.status import status_finding
 
 
-def recognise(parsed: Parsed, recipient: str | None = None, *, null_sender: bool = True) -> Finding:
+def recognise(parsed: Parsed, recipient: str | None = None, null_sender: bool = True) -> Finding:
     """What the message tells of ``recipient`` (None: whoever it is on). Never fails: what is nothing known is unrecognised.
 
     Reports go before automatic answers, since many of them say that they are automatic. A home-made report has to come from the null

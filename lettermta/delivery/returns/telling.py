@@ -79,7 +79,7 @@ def known_of(message: Mapping[str, Any] | None, returned: Returned) -> Known | N
     return Known(returned.message_id, recipient, facts, orjson.dumps(documents[0]["context"]), told)
 
 
-def telling(known: Known, finding: Finding, classify: Classify, now: float) -> Told | None:
+def telling(known: Known, finding: Finding, classify: Classify, now: float, *, suppress_bounced: bool = True) -> Told | None:
     """The events that tell it, and what they suppress; None when there is nothing to tell, or it was told before."""
     name = _NAMES.get(finding.kind)
     if name is None or known.told[name] >= _MOST.get(name, 1):
@@ -92,8 +92,9 @@ def telling(known: Known, finding: Finding, classify: Classify, now: float) -> T
     if finding.kind is Kind.COMPLAINT:
         data["feedback_type"] = finding.detail
     data["reported_by"] = finding.reporter or None
+    dead = suppress_bounced and reply_class is not None and reply_class.dead_address
     told = event.message_event(name, now, known.message_id, known.facts, known.context, **data)
-    return Told([told], _suppressions(known, finding, reply_class, now), reply_class)
+    return Told([told], _suppressions(known, finding, dead, now), reply_class)
 
 
 def class_of(finding: Finding, classify: Classify) -> ReplyClass:
@@ -104,13 +105,15 @@ def class_of(finding: Finding, classify: Classify) -> ReplyClass:
     return ReplyClass.EXPIRED if finding.kind is Kind.FAILED and temporary and found.dead_address else found
 
 
-def _suppressions(known: Known, finding: Finding, reply_class: ReplyClass | None, now: float) -> Sequence[Suppression]:
+def _suppressions(known: Known, finding: Finding, dead: bool, now: float) -> Sequence[Suppression]:
     if finding.kind is Kind.COMPLAINT:
         reason = SuppressionReason.SPAM_COMPLAINT
-    elif finding.kind is Kind.FAILED and reply_class is not None and reply_class.dead_address:
+    elif finding.kind is Kind.FAILED and dead:
         reason = SuppressionReason.HARD_BOUNCE
     else:
         return ()
     context = orjson.loads(known.context)
     scope = Scope(context.get("project_id"), context.get("project"))
+    if not scope.project_id:
+        return ()  # without a project it would be for everybody's mail
     return [suppress(address_value(known.recipient), scope, reason, now, message_id=known.message_id)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,11 @@ JANE = "jane@example.com"
 CONTEXT = {"scope": "project", "team_id": None, "project_id": "p1", "route_id": "r1", "project": "demo", "route": "outgoing"}
 
 
+def threaded(function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+    """What the daemon does in a thread."""
+    return maybeDeferred(function, *arguments)
+
+
 class Desk:
     """A desk, and messages whose events are in the outbox and that have left the spool."""
 
@@ -39,7 +44,7 @@ class Desk:
         self.kept = Kept(state_dir / "returns", most=3)
         rules = DeskRules(frozenset({FBL}), per_address=8, per_minute=12)
         self.desk = ReturnsDesk(
-            rules, self.site.paths, self.spool, Classifier().classify, self.kept, self.clock, maybeDeferred, lambda: self.site.time
+            rules, self.site.paths, self.spool, Classifier().classify, self.kept, self.clock, threaded, lambda: self.site.time
         )
 
     def close(self) -> None:

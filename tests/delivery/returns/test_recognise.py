@@ -26,7 +26,7 @@ def octets(name: str) -> bytes:
 
 
 def found(name: str, recipient: str = JANE, *, null_sender: bool = True) -> Finding:
-    return recognise(parse(octets(name)), recipient, null_sender=null_sender)
+    return recognise(parse(octets(name)), recipient, null_sender)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_a_feedback_report_on_something_else_is_no_complaint() -> None:
 @pytest.mark.parametrize("name", ["vacation", "out-of-office"])
 @pytest.mark.parametrize("null_sender", [True, False])
 def test_an_automatic_answer(name: str, null_sender: bool) -> None:
-    assert found(name, null_sender=null_sender).kind is Kind.AUTO_REPLY
+    assert found(name, null_sender).kind is Kind.AUTO_REPLY
 
 
 def test_what_a_person_writes_is_no_report() -> None:
