@@ -39,6 +39,14 @@ class SmarthostTLS(enum.StrEnum):
     IMPLICIT = "implicit"
 
 
+class RouteTLS(enum.StrEnum):
+    """What a route's mail wants of TLS on the way to an MX: what is offered, TLS or nothing, or never."""
+
+    OPPORTUNISTIC = "opportunistic"
+    REQUIRE = "require"
+    OFF = "off"
+
+
 class ReceivedField(enum.StrEnum):
     """What the Received field that submission adds to a route's mail tells (RFC 5321 section 4.4).
 
@@ -130,6 +138,8 @@ class Route:
     """Seconds between attempts, the last one repeated; None: the daemon's own."""
     lifetime: float | None = None
     """Seconds until a message that was not delivered fails as expired; None: the daemon's own."""
+    tls: RouteTLS | None = None
+    """What its mail wants of TLS on the way to an MX; None: the daemon's own. Policies of receivers' (DANE, MTA-STS) hold besides."""
 
 
 @frozen

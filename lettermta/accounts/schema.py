@@ -78,7 +78,9 @@ _FIFTH = (
 
 _SIXTH = ("ALTER TABLE domain ADD COLUMN return_path TEXT NOT NULL DEFAULT 'auto'",)
 
-STEPS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND, _THIRD, _FOURTH, _FIFTH, _SIXTH)
+_SEVENTH = ("ALTER TABLE route ADD COLUMN tls TEXT",)
+
+STEPS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND, _THIRD, _FOURTH, _FIFTH, _SIXTH, _SEVENTH)
 """The statements that lead from each version to the next one."""
 
 VERSION = len(STEPS)

@@ -43,6 +43,7 @@ def shown_route(route: Route, project_slug: str) -> Shown:
         "mint_message_id": route.mint_message_id,
         "schedule": route.schedule,
         "lifetime": route.lifetime,
+        "tls": route.tls and route.tls.value,
         "created": timestamp(route.created),
     }
 

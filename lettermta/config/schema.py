@@ -620,6 +620,15 @@ class Shaping(Section):
         example="2s",
         postfix="smtp_connection_cache_time_limit",
     )
+    tls: DeliveryTLS | None = key(
+        kinds.optional(kinds.choice(DeliveryTLS)),
+        "What this receiver's hosts must do of TLS, as in [delivery] tls. For require name the domain: who its MX hosts are is not certain "
+        "without DNSSEC.",
+        default="",
+        shown="that of the route, or of [delivery]",
+        example="require",
+        postfix="smtp_tls_policy_maps",
+    )
     together: bool | None = key(
         kinds.optional(kinds.BOOLEAN),
         "Whether all that this section matches counts as one destination, though the MX hosts have different names.",

@@ -10,12 +10,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from attrs import Factory, define, field
+from attrs import Factory, define, evolve, field
 from twisted.internet.defer import Deferred, fail
 from zope.interface import implementer
 
 from lettermta.accounts.directory import Directory
-from lettermta.accounts.model import Route, RouteKind, Smarthost, TransportKind
+from lettermta.accounts.model import Route, RouteKind, RouteTLS, Smarthost, TransportKind
 from lettermta.config import HostPort
 from lettermta.delivery.exchange import LOOK_UP, MOST_KNOWN, Exchange, Exchanges, Lookup
 from lettermta.delivery.schedule import Schedule
@@ -55,8 +55,8 @@ class Routing:
     shaping: ShapingRules = Factory(ShapingRules)
     _schedules: dict[tuple[float, ...], Schedule] = Factory(dict)
     exchanges: Exchanges = field(init=False)
-    _ways: dict[str, tuple[Exchange, Way]] = field(factory=dict, init=False)
-    """By domain, with the exchange that it is for."""
+    _ways: dict[tuple[str, RouteTLS | None], tuple[Exchange, Way]] = field(factory=dict, init=False)
+    """By domain and what the route asks of TLS, with the exchange that it is for."""
 
     def __attrs_post_init__(self) -> None:
         self.exchanges = Exchanges(self.reactor)
@@ -107,26 +107,35 @@ class Routing:
         if self.relayhost is not None:
             return self._relayhost(self.relayhost)
         exchange = self.exchanges.get(lane.domain)
-        return self._lookup(lane.domain) if exchange is None else self._exchange(exchange)
+        return self._lookup(lane.domain) if exchange is None else self._exchange(exchange, route.tls)
 
     def _lookup(self, domain: str) -> Way:
         return Way(domain, lambda: Lookup(domain, self.resolver, self.settings, self.exchanges, self.policies), domain, LOOK_UP)
 
-    def _exchange(self, exchange: Exchange) -> Way:
-        known = self._ways.get(exchange.domain)
+    def _exchange(self, exchange: Exchange, tls: RouteTLS | None) -> Way:
+        known = self._ways.get((exchange.domain, tls))
         if known is None or known[0] is not exchange:
             limits = self._limits(exchange.domain, exchange)
+            settings = evolve(self.settings, tls=self._wanted(limits, tls))
             receiver = exchange.key if limits.named is None else f"{exchange.key} for {limits.named}"
             # What differs in TLS alone has channels of its own, and the same limits.
             key = f"{receiver} by {exchange.tls}" if exchange.tls else receiver
+            if settings.tls is not self.settings.tls:
+                # Where nothing was asked for, what the domain has in common with others is not known.
+                key += f" tls {settings.tls}" + (f" {exchange.domain}" if self.settings.tls is TLSMode.OFF else "")
 
             def transport() -> ITransport:
-                return MXTransport(self.reactor, exchange, self.resolver, self.settings, self.policies, limits)
+                return MXTransport(self.reactor, exchange, self.resolver, settings, self.policies, limits)
 
             if len(self._ways) >= MOST_KNOWN:
                 self._ways.clear()
-            known = self._ways[exchange.domain] = (exchange, Way(key, transport, limits.together or receiver, limits))
+            known = self._ways[exchange.domain, tls] = (exchange, Way(key, transport, limits.together or receiver, limits))
         return known[1]
+
+    def _wanted(self, limits: Limits, tls: RouteTLS | None) -> TLSMode:
+        """What is to be asked of a receiver's TLS: the rule for it comes before the route, and require before all."""
+        asked = [TLSMode(each.value) for each in (limits.tls, tls) if each is not None]
+        return TLSMode.REQUIRE if TLSMode.REQUIRE in asked else (asked or [self.settings.tls])[0]
 
     def _limits(self, domain: str, exchange: Exchange | None) -> Limits:
         return self.shaping.limits(domain, () if exchange is None else exchange.groups[0])

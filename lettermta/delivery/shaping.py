@@ -15,7 +15,7 @@ from typing import Any
 
 from attrs import define, fields, frozen
 
-from lettermta.config import Rate, Shaping, load_sections
+from lettermta.config import DeliveryTLS, Rate, Shaping, load_sections
 
 RECEIVERS = Path(__file__).with_name("receivers.ini")
 """What comes along for the large receivers."""
@@ -32,6 +32,8 @@ class Limits:
     schedule: tuple[float, ...] | None = None
     """Delays between attempts, before those of the route; None: those of the route."""
     idle_time: float = 10.0
+    tls: DeliveryTLS | None = None
+    """None: what the route asks for."""
     rule: str = "*"
     """The pattern of the most specific rule, for the counters."""
     together: str | None = None

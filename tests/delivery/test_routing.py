@@ -10,11 +10,12 @@ from attrs import evolve
 from twisted.internet.task import Clock
 
 from lettermta.accounts.directory import Directory
-from lettermta.accounts.model import RouteKind, Smarthost, SmarthostTLS, TransportKind
+from lettermta.accounts.model import RouteKind, RouteTLS, Smarthost, SmarthostTLS, TransportKind
 from lettermta.accounts.store import AccountStore
-from lettermta.config import HostPort
+from lettermta.config import DeliveryTLS, HostPort, Shaping
 from lettermta.delivery.exchange import Exchange, Lookup
 from lettermta.delivery.routing import NoRoute, Routing
+from lettermta.delivery.shaping import ShapingRules
 from lettermta.delivery.transports.capture import CaptureTransport
 from lettermta.delivery.transports.discard import DiscardTransport
 from lettermta.delivery.transports.mx import MXTransport
@@ -71,6 +72,32 @@ def test_mail_of_an_mx_route_goes_to_its_domain(office: Office) -> None:
 def test_routes_that_lead_to_one_domain_share_a_destination(office: Office) -> None:
     routing = office.routing()
     assert routing.way(office.lane(TransportKind.MX)).key == routing.way(office.lane(TransportKind.MX)).key
+
+
+def wanted(office: Office, rule: DeliveryTLS | None, route: RouteTLS | None, general: TLSMode) -> tuple[TLSMode, str]:
+    """What is asked of a receiver's TLS, and what tells its destination from others."""
+    shaping = ShapingRules([] if rule is None else [Shaping(pattern="example.com", tls=rule)], [])
+    settings = DeliverySettings(hostname="mta.example", tls=general)
+    routing = Routing(Clock(), settings, office.directory, None, office.capture_dir, shaping=shaping)  # type: ignore[arg-type]
+    routing.exchanges.put(Exchange("example.com", (("mx.example.com",),)))
+    lane = office.lane(TransportKind.MX)
+    slug = next(each.slug for each in office.store.routes("demo") if each.id == lane.route_id)
+    office.store.update_route("demo", slug, lambda old: evolve(old, tls=route))
+    way = routing.way(lane)
+    transport = way.transport()
+    assert isinstance(transport, MXTransport)
+    return transport.settings.tls, way.key.removeprefix("mx mx.example.com").removeprefix(" for example.com").strip()
+
+
+def test_tls_is_what_the_receivers_rule_or_the_route_asks_for_and_require_comes_before_all(office: Office) -> None:
+    opportunistic, require, off = TLSMode.OPPORTUNISTIC, TLSMode.REQUIRE, TLSMode.OFF
+    assert wanted(office, None, None, opportunistic) == (opportunistic, "")
+    assert wanted(office, None, RouteTLS.REQUIRE, opportunistic) == (require, "tls require")
+    assert wanted(office, DeliveryTLS.REQUIRE, RouteTLS.OFF, opportunistic) == (require, "tls require")
+    assert wanted(office, DeliveryTLS.OFF, RouteTLS.REQUIRE, opportunistic) == (require, "tls require")
+    assert wanted(office, DeliveryTLS.OFF, RouteTLS.OPPORTUNISTIC, opportunistic) == (off, "tls off")
+    assert wanted(office, None, RouteTLS.OPPORTUNISTIC, require) == (opportunistic, "tls opportunistic")
+    assert wanted(office, None, RouteTLS.REQUIRE, off) == (require, "tls require example.com"), "policies were not looked for"
 
 
 @pytest.mark.parametrize(

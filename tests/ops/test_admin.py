@@ -190,6 +190,17 @@ def test_a_route_has_a_schedule_and_a_lifetime_of_its_own(run: Run) -> None:
     assert (given_back["schedule"], given_back["lifetime"]) == (None, None)
 
 
+def test_a_route_says_what_its_mail_wants_of_tls(run: Run) -> None:
+    run("project", "create", "demo")
+    news = ("--project", "demo", "news", "--json")
+    assert run("route", "create", *news).object["tls"] is None
+    assert run("route", "update", *news, "--tls", "require").object["tls"] == "require"
+    assert "require" in run("route", "list", "--project", "demo").out
+    assert run("route", "update", *news, "--tls", "default").object["tls"] is None
+    refused = run("route", "update", *news, "--tls", "always")
+    assert refused.code == os.EX_USAGE and "'always' is none of opportunistic, require, off, default" in refused.err
+
+
 def test_a_route_says_what_its_mail_tells_of_the_client(run: Run) -> None:
     run("project", "create", "demo")
     news = ("--project", "demo", "news", "--json")

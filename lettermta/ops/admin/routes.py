@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from attrs import evolve
 
-from lettermta.accounts.model import ReceivedField, Route, RouteKind, Smarthost, SmarthostTLS, TransportKind
+from lettermta.accounts.model import ReceivedField, Route, RouteKind, RouteTLS, Smarthost, SmarthostTLS, TransportKind
 from lettermta.accounts.shown import shown_route
 from lettermta.accounts.store import AccountStore
 from lettermta.config import kinds
@@ -57,6 +57,13 @@ def add_commands(commands: Commands) -> None:
             default=argparse.SUPPRESS,
             help="how long a message is tried, like 2d, or `default`",
         )
+        command.add_argument(
+            "--tls",
+            metavar="MODE",
+            type=_tls,
+            default=argparse.SUPPRESS,
+            help=f"what its mail wants of TLS on the way to an MX: {', '.join(RouteTLS)}, or `default`",
+        )
     show = commands.add("show", _show, "show a route")
     delete = commands.add_delete(_delete, "delete a route that isn't the default")
     listing = commands.add("list", _list, "list a project's routes")
@@ -64,6 +71,13 @@ def add_commands(commands: Commands) -> None:
         command.add_argument("--project", metavar="SLUG", required=True)
     for command in (create, update, show, delete):
         command.add_argument("slug")
+
+
+def _tls(text: str) -> RouteTLS | None:
+    try:
+        return None if text == "default" else RouteTLS(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(RouteTLS)}, default") from None
 
 
 def _create(args: argparse.Namespace, store: AccountStore) -> None:
@@ -79,13 +93,27 @@ def _create(args: argparse.Namespace, store: AccountStore) -> None:
         mint_message_id=bool(args.mint_message_id),
         schedule=getattr(args, "schedule", None),
         lifetime=getattr(args, "lifetime", None),
+        tls=getattr(args, "tls", None),
     )
     print_one(args, shown_route(route, args.project), f"route {route.slug} of project {args.project} is there")
 
 
 def _list(args: argparse.Namespace, store: AccountStore) -> None:
     routes = (shown_route(route, args.project) for route in store.routes(args.project))
-    columns = ("slug", "kind", "transport", "smarthost", "received", "mint_message_id", "schedule", "lifetime", "default", "created", "id")
+    columns = (
+        "slug",
+        "kind",
+        "transport",
+        "smarthost",
+        "received",
+        "mint_message_id",
+        "schedule",
+        "lifetime",
+        "tls",
+        "default",
+        "created",
+        "id",
+    )
     print_many(args, columns, routes)
 
 
@@ -95,8 +123,8 @@ def _show(args: argparse.Namespace, store: AccountStore) -> None:
 
 def _update(args: argparse.Namespace, store: AccountStore) -> None:
     given = (args.kind, args.transport, args.received, args.mint_message_id, *_smarthost_options(args))
-    times = (hasattr(args, "schedule"), hasattr(args, "lifetime"))
-    ask_for_change([args.default, *times, *(option is not None for option in given)])
+    own = (hasattr(args, "schedule"), hasattr(args, "lifetime"), hasattr(args, "tls"))
+    ask_for_change([args.default, *own, *(option is not None for option in given)])
 
     def change(route: Route) -> Route:
         transport = args.transport or (TransportKind.SMARTHOST if args.smarthost else route.transport)
@@ -110,6 +138,7 @@ def _update(args: argparse.Namespace, store: AccountStore) -> None:
             mint_message_id=route.mint_message_id if args.mint_message_id is None else args.mint_message_id,
             schedule=getattr(args, "schedule", route.schedule),
             lifetime=getattr(args, "lifetime", route.lifetime),
+            tls=getattr(args, "tls", route.tls),
         )
 
     route = store.update_route(args.project, args.slug, change)
