@@ -1,8 +1,10 @@
 """A destination: the channels that lead to one place, and the lanes that share them in turn.
 
 Channels are opened while more waits than is free, as far as the flow and the budget of all destinations allow, and are kept for a while
-when nothing waits. When none can be opened, what waits is told so, and the destination is probed again by one attempt after a growing
-pause, not by each message. What the receiver says about us, and not about one message, is the flow's to learn from.
+when nothing waits. When none can be opened, the first that waits has had its attempt and is put off; the others wait on, untouched, until
+the destination is probed again after a growing pause, by one of them. So a dead destination costs one attempt a minute, whatever waits for
+it, and all of that goes out as soon as it is back. What has outlived its time meanwhile, or is so late that its sender is to hear of it,
+is told so without a probe of its own. What the receiver says about us, and not about one message, is the flow's to learn from.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from attrs import define, evolve
+from attrs import define, evolve, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
@@ -48,6 +50,9 @@ class IQueue(Protocol):
     def lost(self, lane: LaneQueue, entry: QueueEntry, reason: str) -> None:
         """An entry has no content to send."""
 
+    def overdue(self, entry: QueueEntry) -> bool:
+        """Whether an entry that can't be sent now has to be told of: its lifetime is over, or its sender is to hear of the delay."""
+
     def split(self) -> None:
         """An entry has become two."""
 
@@ -61,6 +66,16 @@ class _Held:
 
     channel: IChannel
     attempts: int = 0
+
+
+@frozen
+class _Refusal:
+    """Why no channel could be opened: what was said, by the other side or (not ``remote``) by us, what was tried, and when that began."""
+
+    reply: Reply
+    remote: bool
+    trace: Trace
+    began: float
 
 
 class Destination:
@@ -87,6 +102,8 @@ class Destination:
         self._opening = 0
         self._pause = 0.0
         """How long the next pause is to be; 0 while all is well."""
+        self._refusal: _Refusal | None = None
+        """Why it could not be reached when that was last tried; None once it could."""
         self._probe: IDelayedCall | None = None
         self._reaper: IDelayedCall | None = None
         self._pumping = False
@@ -130,8 +147,11 @@ class Destination:
 
     def offer(self, lane: LaneQueue) -> None:
         """Serve a lane that has entries waiting."""
+        begins = lane.way is None
         lane.way = self.name
         self._lanes.add(lane)
+        if begins and self._refusal is not None:
+            self._refuse_overdue(lane, self._refusal)
         self.pump()
 
     def withdraw(self, lane: LaneQueue) -> None:
@@ -218,6 +238,7 @@ class Destination:
     def _opened(self, channel: IChannel) -> None:
         self._opening -= 1
         self._pause = 0.0
+        self._refusal = None
         self._channels += 1
         self._release(_Held(channel))
 
@@ -243,14 +264,34 @@ class Destination:
         self._give_back()
         if self._stopped is not None or not alone:
             return  # the channels that are there go on with what waits
-        waiting = [self._next() for _ in range(sum(map(len, self._lanes)))]
-        for lane, entry in waiting:
-            entry.began = began
-            self._queue.settle(lane, entry, [Verdict(recipient, reply, remote) for recipient in entry.recipients], self.name, None, trace)
+        refusal = _Refusal(reply, remote, trace, began)
+        if reply.permanent:
+            for lane, entry in [self._next() for _ in range(sum(map(len, self._lanes)))]:
+                self._refuse(lane, entry, refusal)
+            return
+        self._refusal = refusal
+        if self._lanes:
+            self._refuse(*self._next(), refusal)
+        for lane in list(self._lanes):
+            if lane.way == self.name:  # recording what became of one may have moved others
+                self._refuse_overdue(lane, refusal)
+
+    def _refuse(self, lane: LaneQueue, entry: QueueEntry, refusal: _Refusal) -> None:
+        entry.began = refusal.began
+        verdicts = [Verdict(recipient, refusal.reply, refusal.remote) for recipient in entry.recipients]
+        self._queue.settle(lane, entry, verdicts, self.name, None, refusal.trace)
+
+    def _refuse_overdue(self, lane: LaneQueue, refusal: _Refusal) -> None:
+        overdue = lane.take_those(self._queue.overdue)
+        if overdue and not len(lane):
+            self.withdraw(lane)
+        for entry in overdue:
+            self._refuse(lane, entry, refusal)
 
     def _move(self) -> None:
         self._give_back()
         self._pause = 0.0
+        self._refusal = None
         if self._stopped is None:
             for lane in list(self._lanes):
                 self._queue.elsewhere(lane)

@@ -26,7 +26,8 @@ def judge(
 ) -> tuple[list[Outcome], list[Event]]:
     """The outcome of each verdict, and the events in the order in which they are to be told; of a report of ours nothing is told.
 
-    A recipient that is put off ``warn_after`` seconds or more behind its first deferral is ``warned`` from then on.
+    A recipient that is put off ``warn_after`` seconds or more behind its first deferral, or behind the time at which it was
+    due first, is ``warned`` from then on.
 
     ``sent`` comes once per recipient, with the first attempt that handed the content over; ``soft_bounced`` only from what the other side
     said; ``hard_bounced`` when it ended the recipient, ``failed`` when we did. Each of these three has the class of the refusal, which is
@@ -65,7 +66,8 @@ def judge(
         else:
             state = State.DEFERRED
             due = schedule_of(entry.lane).due(recipient.attempts + 1, now, entry.expires)
-            first_deferred = first_deferred or now
+            # It may have waited for a destination in a pause before it was tried at all: that was the first delay.
+            first_deferred = first_deferred or entry.since or now
             warned = warned or (warn_after is not None and now - first_deferred >= warn_after)
             if verdict.remote:
                 tell(event.SOFT_BOUNCED, response=said, classification=refusal)

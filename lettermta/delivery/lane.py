@@ -7,7 +7,7 @@ some. A recipient is in hand from the moment its entry is taken in until its out
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from lettermta.message import LOWEST, Lane, QueueEntry
 
@@ -127,6 +127,17 @@ class LaneQueue:
         if not self._waiting:
             self._lowest = LOWEST
         return entry
+
+    def take_those(self, wanted: Callable[[QueueEntry], bool]) -> list[QueueEntry]:
+        """The entries that are wanted, out of their turn."""
+        taken: list[QueueEntry] = []
+        left: deque[QueueEntry] = deque()
+        for entry in self._waiting:
+            (taken if wanted(entry) else left).append(entry)
+        if taken:
+            self._waiting = left
+            self._lowest = self._waiting[-1].options.priority if self._waiting else LOWEST
+        return taken
 
     def shed(self, keep: int) -> int:
         """Leave all but the first ``keep`` entries to the spool, and take in no more than that; returns how many were left."""

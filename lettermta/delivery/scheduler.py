@@ -392,6 +392,16 @@ class Scheduler:
                 raise NobodyLeft
         return self._spool.load(entry)
 
+    def overdue(self, entry: QueueEntry) -> bool:
+        """See IQueue."""
+        now = self._now()
+        if now >= entry.expires:
+            return True
+        warn_after = None if self._reporter is None else self._reporter.warn_after
+        return warn_after is not None and any(
+            not recipient.warned and now - (recipient.first_deferred or entry.since) >= warn_after for recipient in entry.recipients
+        )
+
     def split(self) -> None:
         """See IQueue."""
         self._hand += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import pairwise
 
 from twisted.internet.defer import fail
@@ -232,11 +233,47 @@ def test_several_channels_that_fail_together_are_one_failure():
         opening.errback(unreachable())
     assert all(one.attempts == 0 for one in world.recipients()), "the last one may have better luck"
     place.opening[-1].errback(unreachable())
-    assert all(one.attempts == 1 for one in world.recipients())
+    assert [one.attempts for one in world.recipients()] == [1] + [0] * 29
     place.holding_opens = False
     world.submit("late@example.com")
     world.clock.advance(FIRST_PAUSE)
-    assert place.recipients == ["late@example.com"]
+    assert place.recipients == [f"u{number}@example.com" for number in range(1, 30)] + ["late@example.com"]
+
+
+def test_what_waits_for_a_dead_destination_is_not_attempted_and_goes_out_when_it_is_back():
+    world = World().start()
+    place = world.place("example.com")
+    place.fault = unreachable()
+    for number in range(100):
+        world.submit(f"u{number}@example.com")
+    for _ in range(11):
+        world.clock.advance(0.1)
+    assert [one.attempts for one in world.recipients()] == [1, 1] + [0] * 98, "one for each time that it was tried"
+    assert Counter(one.state for one in world.recipients()) == {State.DEFERRED: 2, State.QUEUED: 98}
+    place.fault = None
+    world.clock.advance(2 * FIRST_PAUSE)
+    assert len(place.recipients) == 98
+    world.clock.advance(60)
+    assert sorted(place.recipients) == sorted(f"u{number}@example.com" for number in range(100))
+    world.assert_at_rest()
+
+
+def test_what_waits_for_a_dead_destination_expires_without_a_probe_of_its_own():
+    world = World().start()
+    place = world.place("example.com")
+    place.fault = unreachable()
+    world.submit("patient@example.com")
+    for number in range(1200):
+        world.submit(f"u{number}@example.com", lifetime=3600.0)
+    for _ in range(59):
+        world.clock.advance(LONGEST_PAUSE)
+    assert world.told().count("failed") == 0
+    world.clock.advance(2 * LONGEST_PAUSE)
+    assert world.told().count("failed") == 1200
+    failed = world.events("failed")[-1].data
+    assert failed["classification"] == "expired"
+    assert "No answer from any host" in failed["reason"]
+    assert [one.address for one in world.recipients()] == ["patient@example.com"]
 
 
 def test_a_destination_that_takes_few_connections_is_served_by_those():

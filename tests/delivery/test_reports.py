@@ -321,6 +321,20 @@ def test_a_delay_is_not_told_again_after_a_restart():
     assert len(reports(world)) == 1, "the first deferral was before the restart"
 
 
+def test_a_delay_is_told_of_mail_that_waited_untried_for_a_dead_destination():
+    world = World(reporter=ReportRules("mta.example.org", warn_after=900.0)).start()
+    world.place("example.net").holding = True
+    world.place("example.com").fault = unreachable()
+    for name in ("jane", "joe", "jill"):
+        submit(world, Recipient(f"{name}@example.com"))
+    for _ in range(14):
+        world.clock.advance(60)
+    assert not reports(world)
+    for _ in range(60):
+        world.clock.advance(60)
+    assert len(reports(world)) == 3, "once for each"
+
+
 def test_success_is_told_as_relayed_where_the_next_server_cannot():
     world = world_with()
     submit(world, Recipient("jane@example.com", SUCCESS), Recipient("joe@example.com"))
