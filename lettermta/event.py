@@ -32,13 +32,14 @@ SUPPRESSED = "message.suppressed"
 SUPPRESSION_ADDED = "suppression.added"
 SUPPRESSION_REMOVED = "suppression.removed"
 TEST = "webhook.test"
+WEBHOOK_DISABLED = "webhook.disabled"
 
 _OF_MESSAGES = (
     "created", "sent", "delivered", "auto_replied", "hard_bounced", "soft_bounced", "spam_complaint", "failed", "suppressed",
     "policy_rejected", "unsubscribed", "opened", "clicked", "inbound", "scheduled", "rescheduled", "canceled", "released",
 )  # fmt: skip
 NAMES = frozenset({f"message.{name}" for name in _OF_MESSAGES} | {SUPPRESSION_ADDED, SUPPRESSION_REMOVED, TEST})
-"""Every name that an event may have (COMPATIBILITY.md section 3), also those that nothing tells yet."""
+"""Every name that a webhook may be told of (COMPATIBILITY.md section 3), also those that nothing tells yet."""
 
 
 def timestamp(moment: float) -> str:

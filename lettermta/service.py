@@ -137,7 +137,7 @@ class Lettermta(Service):
             _end(f"lettermta can't start: {error}", os.EX_UNAVAILABLE)
         except OSError as error:
             _end(_state_fault(config, error), os.EX_CANTCREAT)
-        self._webhooks = make_webhooks(config, self._reactor, self._directory)
+        self._webhooks = make_webhooks(config, self._reactor, self._directory, self._spool)
         sinks = [*make_sinks(config, self._reactor, self._plugged.hooks), self._webhooks]
         self._dispatcher = Dispatcher(self._spool, sinks, self._reactor, retention=config.events.retention)
         resolver = make_resolver(config, self._reactor)

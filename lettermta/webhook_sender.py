@@ -27,7 +27,7 @@ from twisted.python.failure import Failure
 from lettermta.accounts.directory import Directory
 from lettermta.accounts.errors import AccountError
 from lettermta.accounts.store import AccountStore
-from lettermta.accounts.webhooks import Webhook, WebhookStore
+from lettermta.accounts.webhooks import GONE_REASON, Webhook, WebhookStore
 from lettermta.events.webhooks.connecting import system_addresses
 from lettermta.events.webhooks.frames import Frames, Kind, unpacked
 from lettermta.events.webhooks.process import DESCRIPTOR
@@ -128,11 +128,10 @@ class SenderProcess:
 
         def disable() -> None:
             with AccountStore(self._state_dir) as accounts:
-                WebhookStore(accounts).disable(webhook.id, "its endpoint answered 410 Gone")
+                WebhookStore(accounts).disable(webhook.id, GONE_REASON)
 
-        deferToThread(disable).addErrback(
-            lambda failure: _log.failure("webhook {id} could not be switched off", failure=failure, id=webhook.id)
-        )
+        disabled = deferToThread(disable).addCallback(lambda _: self._frames.send(Kind.GONE, webhook.id.encode()))
+        disabled.addErrback(lambda failure: _log.failure("webhook {id} could not be switched off", failure=failure, id=webhook.id))
 
     async def _tell(self) -> None:
         if self._sender is not None:

@@ -11,10 +11,12 @@ from typing import Any
 from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
 from zope.interface.interface import InterfaceClass
 
 from lettermta.accounts.directory import Directory
 from lettermta.accounts.scram_keys import ScramKeys
+from lettermta.accounts.webhooks import Webhook
 from lettermta.config import BareLineEnds, Config, EightBitHeaders, Hook, Policy, PolicyFailure, Security, Unroutable
 from lettermta.delivery.classes import Classifier
 from lettermta.delivery.dkim.signer import Signer
@@ -39,6 +41,7 @@ from lettermta.events.amqp_channel import Broker
 from lettermta.events.hooks import HookSink
 from lettermta.events.json_log import JSONLog
 from lettermta.events.sink import IEventSink
+from lettermta.events.webhooks.own_events import disabled_event
 from lettermta.events.webhooks.process import WebhookSink
 from lettermta.interfaces import IEventHook, IResolver, IReturns, ISpool, ISubmissionPolicy
 from lettermta.plugged import NO_SETTINGS, Unpluggable, plug
@@ -56,6 +59,8 @@ NETWORK_SHARE = 4
 """A network may have so many times the connections of an address."""
 SHUT_OUT_SECONDS = 600.0
 """How long an address with too many failed logins is not let in."""
+
+_log = Logger()
 
 OPENINGS = {Security.STARTTLS: Opening.CLEAR, Security.TLS: Opening.TLS, Security.AUTO: Opening.DETECT}
 
@@ -169,7 +174,7 @@ def make_returns(config: Config, reactor: Any, spool: ISpool, return_paths: Retu
     return ReturnsDesk(rules, return_paths, spool, classifier.classify, kept, reactor, threads_of(reactor), time.time)
 
 
-def make_webhooks(config: Config, reactor: Any, directory: Directory) -> WebhookSink:
+def make_webhooks(config: Config, reactor: Any, directory: Directory, spool: ISpool) -> WebhookSink:
     """The reader of the outbox that has webhooks told."""
     events = config.events
     settings = webhook_settings(
@@ -179,7 +184,18 @@ def make_webhooks(config: Config, reactor: Any, directory: Directory) -> Webhook
         allowed=events.webhook_allow_networks,
         retention=events.webhook_retention,
     )
-    return WebhookSink(directory.webhooks, settings, reactor)
+
+    def gone(webhook: Webhook) -> None:
+        project = directory.project(webhook.project_id)
+        route = None if webhook.route_id is None else directory.route_by_id(webhook.route_id)
+        if project is not None:
+            spool.tell(
+                [disabled_event(webhook, project.slug, None if route is None else route.slug, webhook.disabled_reason, time.time())]
+            ).addErrback(
+                lambda failure: _log.failure("that webhook {id} was switched off could not be told", failure=failure, id=webhook.id)
+            )
+
+    return WebhookSink(directory.webhooks, settings, gone, reactor)
 
 
 def make_resolver(config: Config, reactor: Any) -> Resolver:

@@ -25,6 +25,7 @@ from lettermta.message import new_id
 
 BY_OWNER = "switched off by its owner"
 """The reason where nothing went wrong."""
+GONE_REASON = "its endpoint answered 410 Gone"
 OVERLAP = 86_400.0
 """Seconds that a former secret goes on to sign by default."""
 _PREFIX = "whsec_"
@@ -71,7 +72,7 @@ class Webhook:
 
     def wants(self, name: str, route_id: str | None) -> bool:
         """Whether an event of its project is for it, by the event's name and route."""
-        return (self.events is None or name in self.events) and (self.route_id is None or self.route_id == route_id)
+        return (name in NAMES if self.events is None else name in self.events) and (self.route_id is None or self.route_id == route_id)
 
 
 def new_secret() -> str:

@@ -290,7 +290,7 @@ def _forget(connection: sqlite3.Connection, before: float, webhook_ids: Sequence
 
 def _changed_by_others(connection: sqlite3.Connection, seen: list[int]) -> bool:
     version = connection.execute("PRAGMA data_version").fetchone()[0]
-    changed = bool(seen) and seen[0] != version
+    changed = seen != [version]  # and so at the first time, as nobody knows what came before
     seen[:] = [version]
     return changed
 

@@ -84,6 +84,7 @@ def test_from_the_first_event_to_a_replay(site: Site, endpoint: Endpoint) -> Non
     daemon.send(mail(), "jane@example.test")
     daemon.running.line("switched off, as http://127.0.0.1.* answered 410 Gone")
     until(lambda: json.loads(daemon.admin("webhook", "show", webhook, "--json"))["disabled_reason"] == "its endpoint answered 410 Gone")
+    until(lambda: [told["webhook_id"] for told in logged(daemon, "webhook.disabled")] == [webhook])
     missed = daemon.send(mail("X-Tag: missed"), "jane@example.test")
     daemon.events_until(missed, "message.delivered")
     endpoint.answering = lambda got: 200
@@ -97,6 +98,12 @@ def test_from_the_first_event_to_a_replay(site: Site, endpoint: Endpoint) -> Non
     assert all(got.is_signed_by(new_secret) or " " in got.headers["webhook-signature"] for got in again)
     until(lambda: all(record["status"] == "success" for record in deliveries(daemon, webhook, "--limit", "4")))
     daemon.stop()
+
+
+def logged(daemon: Daemon, name: str) -> list[dict[str, Any]]:
+    """The data of all events of that name in the event log."""
+    lines = (daemon.directory / "events.jsonl").read_text().splitlines()
+    return [document["data"] for document in map(json.loads, lines) if document["event"] == name]
 
 
 def until(accept: Any) -> None:

@@ -16,8 +16,8 @@ from twisted.python.failure import Failure
 
 
 class Kind(enum.Enum):
-    """What a frame is. To the sender go settings (once, JSON), events and sync; back come taken (octets of events), synced, log and
-    condition (JSON).
+    """What a frame is. To the sender go settings (once, JSON), events and sync; back come taken (octets of events), synced, log,
+    condition (JSON) and gone (a webhook's id).
     """
 
     SETTINGS = b"S"
@@ -27,6 +27,7 @@ class Kind(enum.Enum):
     SYNCED = b"D"
     LOG = b"L"
     CONDITION = b"C"
+    GONE = b"G"
 
 
 class Frames(Int32StringReceiver):

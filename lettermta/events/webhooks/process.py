@@ -41,13 +41,22 @@ END_SECONDS = 8.0
 
 @implementer(IEventSink)
 class WebhookSink:
-    """Has webhooks told. ``webhooks`` gives all there are, ``settings`` is what the process is told first, as JSON."""
+    """Has webhooks told. ``webhooks`` gives all there are, ``settings`` is what the process is told first, as JSON; ``gone`` is called
+    with a webhook that was switched off for a 410.
+    """
 
     name = "webhooks"
     batch = 500
     _log = Logger()
 
-    def __init__(self, webhooks: Callable[[], Mapping[str, Webhook]], settings: Mapping[str, Any], reactor: Any) -> None:
+    def __init__(
+        self,
+        webhooks: Callable[[], Mapping[str, Webhook]],
+        settings: Mapping[str, Any],
+        gone: Callable[[Webhook], object],
+        reactor: Any,
+    ) -> None:
+        self._gone = gone
         self.retry = Backoff(first=1.0, most=30.0)
         self.failing: Mapping[str, str] = {}
         """What is wrong with endpoints that have been failing for a while, by the webhooks' ids."""
@@ -60,6 +69,8 @@ class WebhookSink:
         self._lost = False
         """Whether a process died that had events which were not synced."""
         self._unsynced = False
+        self._known: Mapping[str, Webhook] | None = None
+        self._on = False
         self._untaken = 0
         self._room: Deferred[None] | None = None
         self._syncs: list[Deferred[None]] = []
@@ -76,7 +87,7 @@ class WebhookSink:
 
     def deliver(self, events: Sequence[tuple[int, Event]]) -> Deferred[int]:
         """Hand the events over; waits only while too much of what was handed over before is not taken."""
-        if not self._webhooks():
+        if not self._anyone():
             return succeed(len(events))
         self._look()
         if self._lost or self._frames is None:
@@ -111,6 +122,13 @@ class WebhookSink:
             kill = self._reactor.callLater(END_SECONDS, self._kill)
             self._ended.addCallback(lambda _: kill.cancel() if kill.active() else None)
         return self._ended
+
+    def _anyone(self) -> bool:
+        """Whether any webhook is on; looked for anew only when accounts have changed."""
+        webhooks = self._webhooks()
+        if webhooks is not self._known:
+            self._known, self._on = webhooks, any(webhook.disabled is None for webhook in webhooks.values())
+        return self._on
 
     # -- the process
 
@@ -153,6 +171,9 @@ class WebhookSink:
             case Kind.LOG:
                 level, text = body.decode().split("\n", 1)
                 self._log.emit(LogLevel.levelWithName(level), "{text}", text=text)
+            case Kind.GONE:
+                if (webhook := self._webhooks().get(body.decode())) is not None:
+                    self._gone(webhook)
             case Kind.CONDITION:
                 self._told(orjson.loads(body))
 

@@ -14,15 +14,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from lettermta.accounts.errors import NoSuchAccount
 from lettermta.accounts.store import AccountStore
 from lettermta.accounts.webhooks import Webhook, WebhookStore
 from lettermta.config import kinds
 from lettermta.config.faults import Wrong
-from lettermta.event import TEST, Event, timestamp
-from lettermta.message import new_id
+from lettermta.event import Event, timestamp
+from lettermta.events.webhooks.own_events import test_event
 from lettermta.ops.admin.commands import Commands
 from lettermta.ops.admin.given import Misused
 from lettermta.ops.admin.printing import print_many
@@ -130,25 +128,10 @@ def _test(args: argparse.Namespace, store: AccountStore) -> None:
 
 
 def _add_test(connection: Any, webhook: Webhook, project_slug: str) -> str:
-    event_id, now = new_id(), time.time()
-    document = {
-        "id": event_id,
-        "event": TEST,
-        "timestamp": timestamp(now),
-        "sandbox": False,
-        "sandbox_result": None,
-        "data": {"message": "This is a test of your webhook.", "webhook_id": webhook.id, "timestamp": int(now)},
-        "context": {
-            "scope": "project",
-            "team_id": None,
-            "project_id": webhook.project_id,
-            "route_id": webhook.route_id,
-            "project": project_slug,
-            "route": None,
-        },
-    }
-    deliveries.add(connection, [NewDelivery(webhook.id, event_id, TEST, "", orjson.dumps(document))], now)
-    return event_id
+    now = time.time()
+    event = test_event(webhook, project_slug, None, now)
+    deliveries.add(connection, [NewDelivery(webhook.id, event.id, event.name, "", event.payload)], now)
+    return event.id
 
 
 def _is_sending(state_dir: Path) -> bool:
