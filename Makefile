@@ -11,7 +11,7 @@ CRASH_KILLS ?= 2000
 DEEP_MESSAGES ?= 1000000
 DEV := etc/dev.ini
 
-.PHONY: help run test test-clients fuzz crash amqp lint bench bench-idle bench-large bench-deep reference clean
+.PHONY: help run test test-clients fuzz crash amqp lint bench bench-idle bench-large bench-suppressions bench-deep reference clean
 
 help:
 	@echo "make run     start a daemon for trying out: etc/dev.ini, mail is captured"
@@ -24,6 +24,7 @@ help:
 	@echo "make bench   messages per second, end to end"
 	@echo "make bench-idle     10,000 idle connections: memory for each, and how long another client waits"
 	@echo "make bench-deep     a queue of DEEP_MESSAGES (1000000): memory, first delivery, new mail, the tools"
+	@echo "make bench-suppressions    a list of 1,000,000: bringing it in, holding it, asking it"
 	@echo "make bench-large    a message of 50 MB: how much the daemon's memory grows"
 
 $(INSTALLED): setup.cfg pyproject.toml
@@ -87,6 +88,9 @@ bench-large: $(TESTABLE)
 # Takes some 14 GB of disk for a million messages, where TMPDIR says.
 bench-deep: $(TESTABLE)
 	$(BIN)/python bench/deep.py --messages $(DEEP_MESSAGES)
+
+bench-suppressions: $(TESTABLE)
+	$(BIN)/python bench/suppressions.py
 
 # What is derived from the configuration's schema.
 reference: $(TESTABLE)

@@ -253,6 +253,8 @@ def _events(account: Account, lines: Iterable[bytes]) -> dict[str, Told]:
             continue
         seen[identifier] = line
         account.events += 1
+        if "message_id" not in data:
+            continue  # a suppression, which is no message's event
         token = data["metadata"].get("token", "")
         counts = told[token].setdefault((document["event"], data.get("recipient", "")), Counter())
         counts[data["message_id"]] += 1

@@ -404,6 +404,7 @@ class Spool:
             return
         began = time.monotonic()
         figures = await self._tools_reader.ask(queries.figures)
+        await self.suppressions.measure()
         ended = time.monotonic()
         self._counted_until = ended + (ended - began) * COUNTING_SHARE
         for state in set(State) - FINAL:

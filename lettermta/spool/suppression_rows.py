@@ -118,8 +118,10 @@ def _suppression(row: Sequence[Any]) -> Suppression:
 
 
 def events_of(name: str, suppressions: Iterable[Suppression], moment: float) -> list[Event]:
-    """The events ``suppression.added`` or ``suppression.removed`` of these (COMPATIBILITY.md section 3)."""
-    return [event.message_event(name, moment, one.message_id, _data(one), _context(one.scope)) for one in suppressions]
+    """The events ``suppression.added`` or ``suppression.removed`` of these (COMPATIBILITY.md section 3); no message's, also where one made
+    the suppression.
+    """
+    return [event.message_event(name, moment, "", _data(one), _context(one.scope)) for one in suppressions]
 
 
 def _data(one: Suppression) -> bytes:

@@ -202,7 +202,7 @@ class Daemon:
     def events(self, identifier: str) -> list[dict[str, Any]]:
         """The events of one message in the event log, in their order. The log is complete once the daemon has stopped."""
         documents = [json.loads(line) for line in (self.directory / "events.jsonl").read_text().splitlines()]
-        return [document for document in documents if document["data"]["message_id"] == identifier]
+        return [document for document in documents if document["data"].get("message_id") == identifier]
 
     def events_until(self, identifier: str, last: str) -> list[dict[str, Any]]:
         """The same from the spool's outbox of a running daemon, once an event ``last`` is among them."""

@@ -25,7 +25,7 @@ SCRIPT = [
 @pytest.fixture(scope="module")
 def daemon(site: Site) -> Iterator[Daemon]:
     """One daemon for all, with a route whose mail is given up at once."""
-    daemon = site.daemon("bounces", {"delivery": {"delay_warning": "1s"}})
+    daemon = site.daemon("bounces", {"delivery": {"delay_warning": "1s", "suppress_bounced": "no"}})
     daemon.admin("route", "create", "--project", "demo", "hasty", "--schedule", "1s, 2s", "--lifetime", "3s")
     daemon.start()
     yield daemon
@@ -145,7 +145,7 @@ def test_who_wants_no_report_gets_none_and_neither_does_the_null_sender(daemon: 
 
 def test_a_kill_right_behind_the_commit_loses_no_bounce(site: Site) -> None:
     """HARD-CASES row 19: the bounce is in the commit that ends the recipient, so there is never the one without the other."""
-    daemon = site.daemon("killed", {"delivery": {"port": str(site.port)}})
+    daemon = site.daemon("killed", {"delivery": {"port": str(site.port), "suppress_bounced": "no"}})
     daemon.admin("route", "create", "--project", "demo", "elsewhere", "--smarthost", f"127.0.0.4:{site.port}")
     daemon.start()
     relay = site.receiver("127.0.0.4", script=[{"stage": "RCPT", "recipient": "nobody@example.test", "reply": "550 5.1.1 No such user"}])
