@@ -259,6 +259,11 @@ class ISpool(Interface):
     def figures(by: str) -> Deferred[Sequence[Mapping[str, Any]]]:
         """What is in the queue, counted by ``domain``, ``project``, ``route``, ``tag`` or ``state``."""
 
+    def daily(by: str, since: float, project: str | None) -> Deferred[Sequence[Mapping[str, Any]]]:
+        """What became of the mail from the day (UTC) of ``since`` on, of one project or all: a row for each ``tag`` with its days, or for
+        each ``day``.
+        """
+
     def find_events(filters: Mapping[str, Any], after: int, limit: int) -> Deferred[Sequence[tuple[int, Event]]]:
         """The next events behind sequence number ``after`` that pass ``filters``, ascending."""
 

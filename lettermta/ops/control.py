@@ -207,6 +207,10 @@ class ControlProtocol(LineOnlyReceiver):
         for row in await self._spool.figures(request["by"]):
             self._row(row)
 
+    async def _daily(self, request: Mapping[str, Any]) -> None:
+        for row in await self._spool.daily(request["by"], request["since"], request["project"]):
+            self._row(row)
+
     async def _events(self, request: Mapping[str, Any]) -> None:
         """Events behind a sequence number; with ``follow`` also those to come, as long as somebody listens."""
         after = request.get("after", 0)
@@ -264,5 +268,6 @@ _VERBS: Mapping[str, Callable[..., Awaitable[None]]] = {
     "drop_rule": ControlProtocol._drop_rule,
     "trace": ControlProtocol._trace,
     "stats": ControlProtocol._stats,
+    "daily": ControlProtocol._daily,
     "events": ControlProtocol._events,
 }

@@ -87,6 +87,7 @@ class Files:
             "drop_rule": self._drop_rule,
             "trace": lambda id: iter(self._spool.trace(id)),
             "stats": lambda by: iter(self._spool.figures(by)),
+            "daily": lambda by, since, project: iter(self._spool.daily(by, since, project)),
             "events": self._events,
             "suppressions": self._suppressions,
             "suppress": self._suppress,

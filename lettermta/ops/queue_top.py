@@ -18,8 +18,8 @@ from typing import Any
 
 from lettermta.ops.queue_changes import UsageFault
 from lettermta.ops.queue_source import Source
+from lettermta.ops.queue_stats import stats_lines
 from lettermta.ops.queue_text import cut
-from lettermta.ops.queue_views import stats_lines
 from lettermta.spool.figures import GROUPS
 
 EVERY = 1.0

@@ -11,24 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from lettermta.event import timestamp
+from lettermta.ops import queue_stats
 from lettermta.ops.command_line import say
 from lettermta.ops.queue_asking import age, print_json, text
 from lettermta.ops.queue_source import Source
-from lettermta.ops.queue_text import span, visible
-from lettermta.spool.figures import GROUPS
+from lettermta.ops.queue_text import visible
 from lettermta.spool.verify import findings
 
 _EVENT_FILTERS = ("id", "event", "project", "route", "tag", "recipient")
-_STATES = ("queued", "scheduled", "deferred", "held", "quarantined")
-_STATS = "{:>9} {:>9} {:>9} {:>9} {:>9} {:>6} {:>6}  {:<30}  {}"
 
 
 def add_commands(add: Callable[[str, Any, str], argparse.ArgumentParser]) -> None:
     """Add every command of this module."""
     tracing = add("trace", _trace, "each attempt of a message: when, where, how long, and what came of it")
     tracing.add_argument("id", type=text, metavar="ID")
-    counting = add("stats", _stats, "what is in the queue, counted")
-    counting.add_argument("--by", choices=GROUPS, default="domain", help="what to count by (default: domain)")
+    queue_stats.add_command(add)
     telling = add("events", _events, "what was told of messages, as webhooks and the event log have it")
     for name in _EVENT_FILTERS:
         telling.add_argument(f"--{name}", type=text, metavar=name.upper(), dest=f"filter_{name}")
@@ -71,35 +68,6 @@ def _attempt_lines(row: Mapping[str, Any]) -> Iterator[str]:
 
 def _where(details: Mapping[str, Any]) -> str:
     return f"{details.get('host', '-')} [{details.get('address', '-')}]:{details.get('port', '-')}"
-
-
-def _stats(args: argparse.Namespace, source: Source) -> int:
-    rows = list(source.ask("stats", by=args.by))
-    if args.json:
-        for row in rows:
-            print_json({name: _moment(name, value) for name, value in row.items()})
-        return os.EX_OK
-    for line in stats_lines(rows, args.by, time.time()):
-        print(line)
-    sys.stdout.flush()
-    say(f"{sum(row['count'] for row in rows)} recipients in the queue")
-    return os.EX_OK
-
-
-def _moment(name: str, value: Any) -> Any:
-    return timestamp(value) if name in ("oldest", "next_due") and value is not None else value
-
-
-def stats_lines(rows: list[Mapping[str, Any]], by: str, now: float) -> Iterator[str]:
-    """A heading, and a line for each group."""
-    yield _STATS.format("COUNT", "QUEUED", "DEFERRED", "HELD", "QUARANT.", "OLDEST", "NEXT", by.upper(), "LAST REPLY").rstrip()
-    for row in rows:
-        oldest = "-" if row["oldest"] is None else span(now - row["oldest"])
-        due = "-" if row["next_due"] is None else span(row["next_due"] - now)
-        waiting = row["queued"] + row["scheduled"]
-        name = "-" if row[by] is None else visible(str(row[by]))
-        facts = (row["count"], waiting, row["deferred"], row["held"], row["quarantined"], oldest, due, name)
-        yield _STATS.format(*facts, visible(row["last_reply"] or "")).rstrip()
 
 
 def _events(args: argparse.Namespace, source: Source) -> int:

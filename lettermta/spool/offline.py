@@ -16,7 +16,7 @@ from typing import Any
 from lettermta import event
 from lettermta.event import Event
 from lettermta.message import Change, HoldRule
-from lettermta.spool import changes, figures, queries, suppression_rows
+from lettermta.spool import changes, daily, figures, queries, suppression_rows
 from lettermta.spool.content import BodyFiles, make_directory
 from lettermta.spool.opening import open_database
 from lettermta.spool.schema import STEPS, SpoolVersionError, connect
@@ -61,6 +61,10 @@ class Offline:
     def figures(self, by: str) -> Sequence[Mapping[str, Any]]:
         """See ISpool.figures."""
         return figures.figures(self._reading, by)
+
+    def daily(self, by: str, since: float, project: str | None) -> Sequence[Mapping[str, Any]]:
+        """See ISpool.daily."""
+        return daily.figures(self._reading, by, since, project)
 
     def find_events(self, filters: Mapping[str, Any], after: int, limit: int) -> Sequence[tuple[int, Event]]:
         """See ISpool.find_events."""

@@ -147,7 +147,19 @@ CREATE TABLE suppression (
 CREATE UNIQUE INDEX suppression_value ON suppression (value, scope, reason);
 """
 
-STEPS: tuple[str, ...] = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5, _VERSION_6)
+# Figures of the mail by tag, as rows of day (since the epoch) and measure: a new measure needs no new column.
+_VERSION_7 = """
+CREATE TABLE daily (
+    day INTEGER NOT NULL,
+    project TEXT NOT NULL,
+    tag TEXT NOT NULL,
+    measure TEXT NOT NULL,
+    count INTEGER NOT NULL,
+    PRIMARY KEY (day, project, tag, measure)
+) STRICT, WITHOUT ROWID;
+"""
+
+STEPS: tuple[str, ...] = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5, _VERSION_6, _VERSION_7)
 """Step ``n`` leads from version ``n`` to ``n + 1``. A step that has been released is never changed."""
 
 

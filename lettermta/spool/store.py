@@ -41,11 +41,12 @@ from lettermta.message import (
     State,
     domain_of,
 )
-from lettermta.spool import changes, figures, queries, salvage
+from lettermta.spool import changes, daily, figures, queries, salvage
 from lettermta.spool.attempts import rows_of
 from lettermta.spool.checksum import FORMAT, check_body, content_checksum
 from lettermta.spool.condition import Condition, Room
 from lettermta.spool.content import BodyFiles, FileContent, MemoryContent, SpoolContent, make_directory
+from lettermta.spool.daily import Daily
 from lettermta.spool.damage import Damaged, DamagedRecipient, is_damage, undecodable
 from lettermta.spool.fresh import FreshContent
 from lettermta.spool.opening import open_database
@@ -124,7 +125,9 @@ class Spool:
             self._changed,
             room=self._room,
             complete={_CONTENT: _with_checksum},
+            summary=self._count_by_day,
         )
+        self._daily = Daily()
         self._trouble = ""
         self._damage: list[str] = []
         self._counted_until = 0.0
@@ -462,7 +465,9 @@ class Spool:
             statements += new.rows
             entries += new.told[0]
         work = None
+        waits: Sequence[tuple[Any, ...]] = ()
         if any(outcome.state in FINAL for outcome in outcomes):
+            waits = _waits(entry, outcomes)
             fresh = self._fresh.drop(entry.number)
             finished = ((entry.number,),)
             statements += [(_FINISH_MESSAGE, finished), (_FINISH_RECIPIENTS, finished)]
@@ -471,8 +476,8 @@ class Spool:
             else:
                 statements.append((_FINISH_CONTENT, finished))
         if suppressions:
-            return self._record_and_suppress(statements, entries, told, work, suppressions)
-        unit = Unit(rows=statements, told=(entries, told), work=work)
+            return self._record_and_suppress(statements, entries, told, work, suppressions, waits)
+        unit = Unit(rows=statements, told=(entries, told), work=work, more=waits)
         done = self._writer.put(unit)
         return done.addCallback(self._remove_body) if work is not None else done
 
@@ -490,6 +495,7 @@ class Spool:
         told: Sequence[tuple[int, Event]],
         finish: Callable[[sqlite3.Connection], str | None] | None,
         suppressions: Sequence[Suppression],
+        waits: Sequence[tuple[Any, ...]] = (),
     ) -> Deferred[None]:
         """What an attempt came to, and in the same commit that nothing more is sent there."""
         suppress, events = self.suppressions.addition(suppressions)
@@ -504,7 +510,15 @@ class Spool:
             self._remove_body(result[0])
             counted(result[1])
 
-        return self._writer.put(Unit(rows=statements, told=(entries, all_told), work=work)).addCallback(done)
+        return self._writer.put(Unit(rows=statements, told=(entries, all_told), work=work, more=waits)).addCallback(done)
+
+    def _count_by_day(self, connection: sqlite3.Connection, rows: Sequence[Sequence[tuple[Any, ...]]]) -> None:
+        """In the writer's thread, in the transaction of what is counted."""
+        events, waits = rows[_EVENT], rows[-1]
+        if (events or waits) and self._daily.damage is None:
+            self._daily.count(connection, events, waits)
+            if (damage := self._daily.damage) is not None:
+                self._reactor.callFromThread(self._note_damage, f"the figures by day are damaged and no longer kept: {damage}")
 
     def _remove_body(self, name: str | None) -> None:
         """The row is gone for good, so the file may go: whether that is durable does not matter, the next start looks for orphans."""
@@ -629,6 +643,10 @@ class Spool:
         """See ISpool."""
         return self._tools_reader.ask(figures.figures, by)
 
+    def daily(self, by: str, since: float, project: str | None) -> Deferred[Sequence[Mapping[str, Any]]]:
+        """See ISpool."""
+        return self._tools_reader.ask(daily.figures, by, since, project)
+
     def find_events(self, filters: Mapping[str, Any], after: int, limit: int) -> Deferred[Sequence[tuple[int, Event]]]:
         """See ISpool."""
         return self._tools_reader.ask(queries.find_events, filters, after, limit)
@@ -683,9 +701,19 @@ class Spool:
                     break
                 old, count = sequence, count + 1
             connection.execute("DELETE FROM event WHERE sequence <= ?", (old,))
+            daily.forget(connection, time.time())
             return count + changes.trim_attempts(connection, before, TRIM_ROWS)
 
         return self._writer.put(Unit(rows=(), work=work))
+
+
+def _waits(entry: QueueEntry, outcomes: Sequence[Outcome]) -> Sequence[tuple[Any, ...]]:
+    """For each recipient that is through and was put off before: when, of whose mail, and how long that took since the first time."""
+    begun = [outcome.recipient.first_deferred for outcome in outcomes if outcome.state in FINAL and outcome.recipient.first_deferred]
+    if not begun or entry.options.report:
+        return ()
+    now = time.time()
+    return [(now, entry.project, entry.facts, max(now - moment, 0.0)) for moment in begun]
 
 
 def _checked(content: IStoredContent) -> IStoredContent | Deferred[IStoredContent]:

@@ -28,6 +28,7 @@ from lettermta.spool.shrinking import shrink
 
 Row = tuple[Any, ...]
 Complete = Callable[[Row], Row]
+Summary = Callable[[sqlite3.Connection, Sequence[Sequence[Row]]], None]
 
 MAX_BATCH = 1000
 """Units of one transaction, so that a burst delays no answer for long."""
@@ -44,6 +45,8 @@ class Unit:
     rows: Sequence[tuple[int, Sequence[Row]]]
     told: Any = None
     done: Deferred[Any] = field(factory=Deferred)
+    more: Sequence[Row] = ()
+    """Rows for no statement, but for what sums up the transaction."""
     work: Callable[[sqlite3.Connection], Any] | None = None
     """Runs in the transaction, behind all rows; what it returns fires ``done``."""
     result: Any = None
@@ -70,10 +73,12 @@ class Writer:
         *,
         room: Room,
         complete: Mapping[int, Complete] | None = None,
+        summary: Summary | None = None,
     ) -> None:
         self._path = path
         self._statements = statements
         self._complete = complete or {}
+        self._summary = summary
         self._to_reactor = to_reactor
         self._committed = committed
         self._failed = failed
@@ -171,6 +176,8 @@ class Writer:
             for unit in batch:
                 if unit.work is not None:
                     unit.result = unit.work(connection)
+            if self._summary is not None:
+                self._summary(connection, [*gathered, [row for unit in batch for row in unit.more]])
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:

@@ -328,6 +328,10 @@ class MemorySpool:
         counts = Counter(str(_row(stored, one)[by]) for stored, one in self._passing({}, 0, OPEN))
         return succeed([{by: name, "count": count} for name, count in counts.most_common()])
 
+    def daily(self, by: str, since: float, project: str | None) -> Deferred[Sequence[Mapping[str, Any]]]:
+        """Nothing is counted by day."""
+        return succeed([])
+
     def find_events(self, filters: Mapping[str, Any], after: int, limit: int) -> Deferred[Sequence[tuple[int, Event]]]:
         """The events of a message, or by name."""
         wanted = {"id": "message_id", "event": "name"}
