@@ -11,7 +11,7 @@ CRASH_KILLS ?= 2000
 DEEP_MESSAGES ?= 1000000
 DEV := etc/dev.ini
 
-.PHONY: help run test test-clients fuzz crash amqp lint bench bench-idle bench-large bench-suppressions bench-deep reference clean
+.PHONY: help run test test-clients fuzz crash amqp lint bench bench-idle bench-large bench-suppressions bench-deep bench-webhooks reference clean
 
 help:
 	@echo "make run     start a daemon for trying out: etc/dev.ini, mail is captured"
@@ -25,6 +25,7 @@ help:
 	@echo "make bench-idle     10,000 idle connections: memory for each, and how long another client waits"
 	@echo "make bench-deep     a queue of DEEP_MESSAGES (1000000): memory, first delivery, new mail, the tools"
 	@echo "make bench-suppressions    a list of 1,000,000: bringing it in, holding it, asking it"
+	@echo "make bench-webhooks  what a webhook costs the mail"
 	@echo "make bench-large    a message of 50 MB: how much the daemon's memory grows"
 
 $(INSTALLED): setup.cfg pyproject.toml
@@ -81,6 +82,10 @@ bench: $(TESTABLE)
 
 bench-idle: $(TESTABLE)
 	$(BIN)/python bench/idle.py
+
+# What a webhook that gets every event costs the mail; fails when that is more than a quarter.
+bench-webhooks: $(TESTABLE)
+	$(BIN)/python bench/webhooks.py
 
 bench-large: $(TESTABLE)
 	$(BIN)/python bench/large.py

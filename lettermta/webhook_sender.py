@@ -6,6 +6,7 @@ It ends when the socket is closed, whether the daemon said so or died; SIGTERM a
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -181,7 +182,8 @@ def main() -> int:
     """What ``python -m lettermta.webhook_sender`` runs."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    os.nice(NICE)
+    with contextlib.suppress(OSError):
+        os.nice(NICE)  # where the system forbids it, the mail still has a core of its own on most machines
     from twisted.internet import reactor
 
     return SenderProcess(reactor).run()
