@@ -17,7 +17,7 @@ from zope.interface.interface import InterfaceClass
 from lettermta.accounts.directory import Directory
 from lettermta.accounts.scram_keys import ScramKeys
 from lettermta.accounts.webhooks import Webhook
-from lettermta.config import BareLineEnds, Config, EightBitHeaders, Hook, Policy, PolicyFailure, Security, Unroutable
+from lettermta.config import BareLineEnds, Config, EightBitHeaders, Hook, Policy, PolicyFailure, Role, Security, Unroutable
 from lettermta.delivery.classes import Classifier
 from lettermta.delivery.dkim.signer import Signer
 from lettermta.delivery.finishing import Finisher
@@ -217,7 +217,8 @@ def make_tls_policies(config: Config, reactor: Any, resolver: Resolver) -> TLSPo
 
 def make_return_paths(config: Config, directory: Directory) -> ReturnPaths:
     """Return paths, which are of use as long as the events are kept that tell what they stand for."""
-    return ReturnPaths(directory, config.events.retention, time.time)
+    listening = any(listener.role is not Role.SUBMISSION for listener in config.listeners)
+    return ReturnPaths(directory, config.events.retention, time.time, listening)
 
 
 def make_scheduler(

@@ -69,7 +69,9 @@ class Alignment(enum.StrEnum):
 
 
 class ReturnPathUse(enum.StrEnum):
-    """Whether a domain's mail leaves with a return path of ours: always, never, or once its record has been seen to be right."""
+    """Whether a domain's mail leaves with a return path of ours: always, never, or once its record has been seen to be right and a listener
+    takes what comes back.
+    """
 
     ON = "on"
     OFF = "off"
@@ -171,12 +173,11 @@ class Domain:
     spf_verified: float | None = None
     return_path_use: ReturnPathUse = ReturnPathUse.AUTO
 
-    @property
-    def has_return_path(self) -> bool:
-        """Whether its mail leaves with a return path of ours."""
-        return self.return_path_use is ReturnPathUse.ON or (
-            self.return_path_use is ReturnPathUse.AUTO and self.return_path_verified is not None
-        )
+    def uses_return_path(self, listening: bool) -> bool:
+        """Whether its mail leaves with a return path of ours. ``listening``: whether a listener takes what comes back."""
+        if self.return_path_use is ReturnPathUse.AUTO:
+            return listening and self.return_path_verified is not None
+        return self.return_path_use is ReturnPathUse.ON
 
 
 @frozen

@@ -25,7 +25,16 @@ from .conftest import submit
 
 PAGE = (Path(__file__).parents[2] / "docs" / "events.md").read_text()
 EXAMPLES = [json.loads(block) for block in re.findall(r"^```json\n(.*?)^```", PAGE, re.M | re.S)]
-NAMES = [event.CREATED, event.SENT, event.DELIVERED, event.SOFT_BOUNCED, event.HARD_BOUNCED, event.FAILED]
+NAMES = [
+    event.CREATED,
+    event.SENT,
+    event.DELIVERED,
+    event.SOFT_BOUNCED,
+    event.HARD_BOUNCED,
+    event.FAILED,
+    event.SPAM_COMPLAINT,
+    event.AUTO_REPLIED,
+]
 COMMON = ("message_id", "subject", "metadata", "tag", "tags", "headers")
 
 

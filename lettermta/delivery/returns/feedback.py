@@ -17,4 +17,4 @@ def feedback_finding(parsed: Parsed) -> Finding | None:
     fields = read_fields(part.body)
     kind = fields.get("feedback-type", "abuse").lower()[:40]
     reporter = fields.get("reporting-mta", "").partition(";")[2].strip() or fields.get("user-agent", "")
-    return Finding(Kind.FEEDBACK if kind in _NO_COMPLAINT else Kind.COMPLAINT, "rfc5965", reporter=reporter[:200], detail=kind)
+    return Finding(Kind.FEEDBACK if kind in _NO_COMPLAINT else Kind.COMPLAINT, "rfc5965", reporter=reporter, detail=kind)

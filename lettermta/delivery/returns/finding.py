@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import enum
 
-from attrs import frozen
+from attrs import field, frozen
 
 from lettermta.message import Reply
+
+LONGEST = 200
+"""Characters of what somebody calls itself."""
+
+
+def shown(text: str) -> str:
+    """A text for logs and events: on one line, cut, and nothing in it that can't be printed."""
+    return "".join([character if character.isprintable() else "?" for character in " ".join(text.split())[:LONGEST]])
 
 
 class Kind(enum.StrEnum):
@@ -32,9 +40,9 @@ class Finding:
     """``form`` names what was recognised, for log and counters; ``reporter`` the host or program that wrote it, as it calls itself."""
 
     kind: Kind
-    form: str = ""
+    form: str = field(default="", converter=shown)
     reply: Reply | None = None
     """Why, of what failed or is late."""
-    reporter: str = ""
-    detail: str = ""
+    reporter: str = field(default="", converter=shown)
+    detail: str = field(default="", converter=shown)
     """The type of a complaint, the subject of an automatic answer."""

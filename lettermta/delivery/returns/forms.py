@@ -119,13 +119,13 @@ def automatic_finding(parsed: Parsed) -> Finding | None:
         or _small(fields.get("precedence", "")) in marks.precedences
         or _end_of_first(_small(subject), marks.subjects) >= 0
     ):
-        return Finding(Kind.AUTO_REPLY, submitted or "marked", detail=subject[:200])
+        return Finding(Kind.AUTO_REPLY, submitted or "marked", detail=subject)
     return None
 
 
 def _host(parsed: Parsed) -> str:
     """The domain that the report comes from, as it says."""
-    return parsed.fields.get("from", "").rpartition("@")[2].strip("<> ")[:200]
+    return parsed.fields.get("from", "").rpartition("@")[2].strip("<> ")
 
 
 def _small(text: str) -> str:

@@ -3,9 +3,9 @@
     b<53 letters and digits>@rp.example.com
 
 The letters are base32 (RFC 4648, in lower case; read in any) of the message's id (16 octets), a digest of the recipient (5), the hour at
-which the address stops being one (3), and an HMAC-SHA256 of these and of the domain, cut to 9 octets. So nothing is kept for an address:
-whoever has none can't guess one in fewer than 2^71 tries, nobody learns the recipient from it, and an address of one domain is none
-at another. A local part has 54 octets (RFC 5321 section 4.5.3.1.1 allows 64).
+which the address stops being one (3), and an HMAC-SHA256 of these, cut to 9 octets. So nothing is kept for an address: whoever has none
+can't guess one in fewer than 2^71 tries, and nobody learns the recipient from it. A local part has 54 octets (RFC 5321 section
+4.5.3.1.1 allows 64). The domain is not signed: there are servers that write the name that a CNAME leads to in its place.
 
 Whoever got a message can send to its return path: what is told because of that is bounded elsewhere (:mod:`..returns.desk`).
 """
@@ -37,8 +37,8 @@ _SIGNED_OCTETS = 16 + _RECIPIENT_OCTETS + 3
 _LETTERS = -(-(_SIGNED_OCTETS + _MAC_OCTETS) * 8 // 5)
 _PADDING = "=" * (-_LETTERS % 8)
 _LOCAL = f"{_PREFIX}[a-z2-7]{{{_LETTERS}}}"
-_ADDRESS = re.compile(rf"({_LOCAL})@([a-z0-9-]+(?:\.[a-z0-9-]+)*)", re.IGNORECASE)
-_ANYWHERE = re.compile(rf"(?<![a-z0-9])({_LOCAL})[@=]([a-z0-9-]{{1,63}}(?:\.[a-z0-9-]{{1,63}}){{1,10}})", re.IGNORECASE)
+_ADDRESS = re.compile(rf"({_LOCAL})@[a-z0-9-]+(?:\.[a-z0-9-]+)*", re.IGNORECASE)
+_ANYWHERE = re.compile(rf"(?<![a-z0-9])({_LOCAL})[@=][a-z0-9-]", re.IGNORECASE)
 
 _MOST_KNOWN = 1_000
 _TRANSPORTS = frozenset({TransportKind.MX, TransportKind.SMARTHOST})
@@ -73,11 +73,14 @@ def recipient_digest(address: str) -> bytes:
 
 @define(eq=False)
 class ReturnPaths:
-    """Makes return paths and reads them. ``lifetime``: seconds for which something may come back; ``now``: the wall clock."""
+    """Makes return paths and reads them. ``lifetime``: seconds for which something may come back; ``now``: the wall clock;
+    ``listening``: whether anything here takes what comes back.
+    """
 
     directory: Directory
     lifetime: float
     now: Callable[[], float]
+    listening: bool = True
     _state: object = None
     _domains: dict[tuple[str, str], str | None] = Factory(dict)
     """By route and sender's domain, as accounts are in ``_state``."""
@@ -126,7 +129,7 @@ class ReturnPaths:
         while "." in name:
             domain = self.directory.domain(route.project_id, name)
             if domain is not None:
-                return return_path(name) if domain.has_return_path else None
+                return return_path(name) if domain.uses_return_path(self.listening) else None
             name = name.partition(".")[2]
         return None
 
@@ -134,7 +137,7 @@ class ReturnPaths:
         """The return path of a message to a recipient, below ``domain``."""
         expires = int((self.now() + self.lifetime) // _HOUR) + 1
         signed = uuid.UUID(message_id).bytes + recipient_digest(recipient) + expires.to_bytes(3, "big")
-        letters = base64.b32encode(signed + self._mac(signed, domain)).decode().rstrip("=").lower()
+        letters = base64.b32encode(signed + self._mac(signed)).decode().rstrip("=").lower()
         return f"{_PREFIX}{letters}@{domain}"
 
     def read(self, address: str) -> Returned:
@@ -142,28 +145,28 @@ class ReturnPaths:
         match = _ADDRESS.fullmatch(address)
         if match is None:
             raise NoReturnPath("malformed")
-        return self._read(match[1], match[2])
+        return self._read(match[1])
 
     def found_in(self, text: str) -> Returned | None:
         """The first return path in a text, or None: wherever another program wrote it."""
         for match in _ANYWHERE.finditer(text):
             try:
-                return self._read(match[1], match[2])
+                return self._read(match[1])
             except NoReturnPath:
                 continue
         return None
 
-    def _read(self, local: str, domain: str) -> Returned:
+    def _read(self, local: str) -> Returned:
         try:
             octets = base64.b32decode(local[len(_PREFIX) :].upper() + _PADDING)
         except binascii.Error:
             raise NoReturnPath("malformed") from None
         signed, mac = octets[:_SIGNED_OCTETS], octets[_SIGNED_OCTETS:]
-        if not hmac.compare_digest(mac, self._mac(signed, domain.lower())):
+        if not hmac.compare_digest(mac, self._mac(signed)):
             raise NoReturnPath("forged")
         if int.from_bytes(signed[-3:], "big") * _HOUR < self.now():
             raise NoReturnPath("expired")
         return Returned(str(uuid.UUID(bytes=signed[:16])), signed[16:-3])
 
-    def _mac(self, signed: bytes, domain: str) -> bytes:
-        return hmac.digest(self.directory.return_path_key, signed + domain.encode(), "sha256")[:_MAC_OCTETS]
+    def _mac(self, signed: bytes) -> bytes:
+        return hmac.digest(self.directory.return_path_key, signed, "sha256")[:_MAC_OCTETS]

@@ -9,6 +9,9 @@ from lettermta.message import Reply
 LONGEST = 500
 """Characters of a reason that are told."""
 
+_MOST = 4_000
+"""Characters that are looked at."""
+
 _CODE = re.compile(r"(?<![\w.#:/-])([45]\d\d)[ :-]{1,2}(?:#?([45]\.\d{1,3}\.\d{1,3})\b[ :]*)?(?=\S)")
 _LINE = re.compile(r" ?\b[45]\d\d-(?:[45]\.\d{1,3}\.\d{1,3} )?")
 _ENHANCED = re.compile(r"(?<![\w.])([45])\.\d{1,3}\.\d{1,3}(?![\w]|\.\d)")
@@ -19,6 +22,7 @@ def reply_in(text: str, status: str | None, *, permanent: bool) -> Reply:
 
     Without a reply code in it, 550 or 450 stands for what the status or ``permanent`` says.
     """
+    text = "".join([character if character.isprintable() else " " for character in text[:_MOST]])
     text = " ".join(text.split())
     match = _CODE.search(text[:LONGEST])
     if match is None:

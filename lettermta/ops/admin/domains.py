@@ -15,6 +15,7 @@ from lettermta.accounts.dns_records import DNSRecord, dns_records
 from lettermta.accounts.model import Domain, DomainKey, KeyState, ReturnPathUse
 from lettermta.accounts.shown import shown_domain, shown_record
 from lettermta.accounts.store import AccountStore
+from lettermta.config import Role
 from lettermta.ops.admin.commands import Commands
 from lettermta.ops.admin.domain_check import Check, Finding, all_waiting_found, check, note
 from lettermta.ops.admin.given import Unmet, Unsettled, confirm
@@ -36,7 +37,7 @@ def add_commands(commands: Commands) -> None:
         metavar="on|off|auto",
         choices=[use.value for use in ReturnPathUse],
         required=True,
-        help="whether bounces come back to lettermta and become events; auto: once `verify` has seen the record of the return path",
+        help="whether bounces come back to lettermta and become events; auto: once `verify` has seen the record and a listener takes them",
     )
     delete = commands.add_delete(_delete, "remove a domain from a project, with its keys")
     listing = commands.add("list", _list, "list a project's domains")
@@ -126,8 +127,11 @@ def _rotate(args: argparse.Namespace, store: AccountStore) -> None:
 def _update(args: argparse.Namespace, store: AccountStore) -> None:
     use = ReturnPathUse(args.return_path)
     domain = store.update_domain(store.domain(args.project, args.domain), lambda domain: evolve(domain, return_path_use=use))
-    told = "has a return path of ours" if domain.has_return_path else "keeps its sender's address"
+    listening = any(listener.role is not Role.SUBMISSION for listener in args.settings.listeners)
+    told = "has a return path of ours" if domain.uses_return_path(listening) else "keeps its sender's address"
     print_one(args, shown_domain(domain, args.project), f"mail from {domain.name} {told} from now on")
+    if not listening and use is not ReturnPathUse.OFF:
+        say("no listener takes what comes back: give one on port 25 `role = both` ([listener NAME])")
 
 
 def _delete(args: argparse.Namespace, store: AccountStore) -> None:
