@@ -11,7 +11,7 @@ CRASH_KILLS ?= 2000
 DEEP_MESSAGES ?= 1000000
 DEV := etc/dev.ini
 
-.PHONY: help run test test-clients fuzz crash amqp lint bench bench-idle bench-large bench-suppressions bench-deep bench-webhooks reference clean
+.PHONY: help run test test-clients fuzz crash amqp lint bench bench-idle bench-latency bench-large bench-suppressions bench-deep bench-webhooks reference clean
 
 help:
 	@echo "make run     start a daemon for trying out: etc/dev.ini, mail is captured"
@@ -26,6 +26,7 @@ help:
 	@echo "make bench-deep     a queue of DEEP_MESSAGES (1000000): memory, first delivery, new mail, the tools"
 	@echo "make bench-suppressions    a list of 1,000,000: bringing it in, holding it, asking it"
 	@echo "make bench-webhooks  what a webhook costs the mail"
+	@echo "make bench-latency  messages per second on one connection over 50 ms"
 	@echo "make bench-large    a message of 50 MB: how much the daemon's memory grows"
 
 $(INSTALLED): setup.cfg pyproject.toml
@@ -86,6 +87,9 @@ bench-idle: $(TESTABLE)
 # What a webhook that gets every event costs the mail; fails when that is more than a quarter.
 bench-webhooks: $(TESTABLE)
 	$(BIN)/python bench/webhooks.py
+
+bench-latency: $(TESTABLE)
+	$(BIN)/python bench/latency.py
 
 bench-large: $(TESTABLE)
 	$(BIN)/python bench/large.py

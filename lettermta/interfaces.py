@@ -303,16 +303,21 @@ class IReturns(Interface):
 
 
 class IChannel(Interface):
-    """An open way to one destination, used for one entry at a time: an SMTP connection, a Maildir, the void."""
+    """An open way to one destination, used for one entry after the other: an SMTP connection, a Maildir, the void."""
 
     usable: bool = Attribute("Whether another entry may be sent now.")
+    ended: bool = Attribute("Whether no other entry can be sent, now or later.")
     description: str = Attribute("Where it leads, for the log: host, address, port, TLS version and cipher.")
     host: str | None = Attribute("The name of the host at its other end; None where it ends here, so that what it takes is delivered.")
     details: Mapping[str, object] = Attribute("Of the last attempt, for its trace, as JSON tells it: host, address, port, tls, dialogue.")
     dsn: bool = Attribute("Whether the other side reports to the sender as NOTIFY asks (RFC 3461), so that we need not.")
 
-    def send(entry: QueueEntry, content: IStoredContent) -> Deferred[Sequence[Verdict]]:
-        """Attempt the entry; fires with one verdict a recipient, in the entry's order, and never fails."""
+    def send(entry: QueueEntry, content: IStoredContent, room: Callable[[], None] | None = None) -> Deferred[Sequence[Verdict]]:
+        """Attempt the entry; fires with one verdict a recipient, in the entry's order, and never fails.
+
+        ``room`` is called, once at the most, when one more entry may be sent behind this one although it has no verdicts yet. They are told
+        in the order of sending.
+        """
 
     def close() -> None:
         """Part in good order (QUIT)."""

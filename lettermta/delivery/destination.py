@@ -10,6 +10,7 @@ is told so without a probe of its own. What the receiver says about us, and not 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Protocol
 
 from attrs import define, evolve, frozen
@@ -62,10 +63,12 @@ class IQueue(Protocol):
 
 @define(eq=False)
 class _Held:
-    """A channel and how many attempts it has made."""
+    """A channel, how many attempts it has made, and how many are under way: a second one goes behind the first one's content."""
 
     channel: IChannel
     attempts: int = 0
+    under_way: int = 0
+    broken: bool = False
 
 
 @frozen
@@ -96,6 +99,8 @@ class Destination:
         self._queue = queue
         self._lanes = Rounds()
         self._idle: list[_Held] = []
+        self._roomy: list[_Held] = []
+        """Those that have one attempt under way, and room for another one behind it."""
         self._least_idle = 0
         """The fewest that were idle since the reaper was last here: so many were idle all the time."""
         self._channels = 0
@@ -167,10 +172,12 @@ class Destination:
         try:
             while self._stopped is None:
                 while self._lanes and self.flow.open(self) and (held := self._free_channel()):
-                    self.flow.begin(1)
                     self._attempt(held, *self._next())
-                if not self._open_one():
+                if self._open_one():
+                    continue
+                if not (self._roomy and not self._opening and self._lanes and self.flow.open(self)):
                     break
+                self._attempt(self._roomy.pop(0), *self._next())
         finally:
             self._pumping = False
         if self._idle:
@@ -240,7 +247,7 @@ class Destination:
         self._pause = 0.0
         self._refusal = None
         self._channels += 1
-        self._release(_Held(channel))
+        self._free(_Held(channel))
 
     def _not_opened(self, failure: Failure, began: float) -> None:
         self._opening -= 1
@@ -315,12 +322,15 @@ class Destination:
     # -- attempts
 
     def _attempt(self, held: _Held, lane: LaneQueue, entry: QueueEntry) -> None:
+        self.flow.begin(1)
+        held.under_way += 1
         entry.began = self._clock.seconds()
         self._queue.load(lane, entry).addCallbacks(self._send, self._not_loaded, (held, lane, entry), {}, (held, lane, entry))
 
     def _send(self, content: IStoredContent, held: _Held, lane: LaneQueue, entry: QueueEntry) -> None:
         if held.channel.usable:
-            held.channel.send(entry, content).addCallbacks(self._sent, self._broken, (held, lane, entry), {}, (held, lane, entry))
+            attempt = held.channel.send(entry, content, partial(self._room, held))
+            attempt.addCallbacks(self._sent, self._broken, (held, lane, entry), {}, (held, lane, entry))
         else:
             self._try_again(held, lane, entry)
 
@@ -335,9 +345,15 @@ class Destination:
             self._queue.lost(lane, entry, str(failure.value))
         self._release(held)
 
+    def _room(self, held: _Held) -> None:
+        """One more entry may go behind the one that is under way on a channel."""
+        if self._stopped is None and held.under_way == 1 and not self._due_elsewhere(held.attempts):
+            self._roomy.append(held)
+            self.pump()
+
     def _sent(self, verdicts: Sequence[Verdict], held: _Held, lane: LaneQueue, entry: QueueEntry) -> None:
         held.attempts += 1
-        if held.attempts > 1 and not held.channel.usable and all(_never_arrived(verdict) for verdict in verdicts):
+        if held.attempts > 1 and held.channel.ended and all(_never_arrived(verdict) for verdict in verdicts):
             # The other side closed a kept connection just as we used it: that says nothing about this message.
             self._try_again(held, lane, entry)
             return
@@ -352,8 +368,8 @@ class Destination:
         self._queue.settle(
             lane, entry, [Verdict(recipient, reply, remote=False) for recipient in entry.recipients], held.channel.description, held.channel
         )
-        self._part(held)
-        self.pump()
+        held.broken = True
+        self._release(held)
 
     def _try_again(self, held: _Held, lane: LaneQueue, entry: QueueEntry) -> None:
         lane.put_back(entry)
@@ -361,8 +377,18 @@ class Destination:
         self._release(held)
 
     def _release(self, held: _Held) -> None:
+        """An attempt on a channel is over."""
+        held.under_way -= 1
+        if held in self._roomy:
+            self._roomy.remove(held)
+        if held.under_way:
+            self.pump()
+        else:
+            self._free(held)
+
+    def _free(self, held: _Held) -> None:
         """A channel is free: for the next entry, for later, or for nothing any more."""
-        if self._stopped is not None or not held.channel.usable or self._due_elsewhere(held.attempts):
+        if self._stopped is not None or held.broken or not held.channel.usable or self._due_elsewhere(held.attempts):
             self._part(held)
             self.pump()
             return

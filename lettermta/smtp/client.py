@@ -14,10 +14,12 @@ import enum
 import re
 import time
 from base64 import b64decode, b64encode
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from attrs import evolve, frozen
+from attrs import define, evolve, field, frozen
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -34,7 +36,7 @@ from lettermta.smtp.client_dialogue import Dialogue, IClientWire
 from lettermta.smtp.client_envelope import Unsendable
 from lettermta.smtp.client_replies import reply_of
 from lettermta.smtp.client_transaction import Transaction
-from lettermta.smtp.client_transcript import BANNER
+from lettermta.smtp.client_transcript import BANNER, Transcript
 
 _log = Logger()
 
@@ -107,6 +109,24 @@ class ClientSettings:
     """What is done to each message before it is sent; None: nothing."""
 
 
+_SENDING = frozenset({Phase.READY, Phase.SOILED, Phase.TRANSACTION, Phase.LEAVING})
+
+
+@define(eq=False)
+class _UnderWay:
+    """A transaction between its first command and the moment at which its verdicts are told."""
+
+    transcript: Transcript
+    room: Callable[[], None] | None
+    """Whom to tell, once, that another one may be sent behind it."""
+    result: Deferred[Sequence[Verdict]]
+    transaction: Transaction = field(init=False)
+    begun: bool = False
+    out: bool = False
+    """All of its content is sent."""
+    verdicts: Sequence[Verdict] = ()
+
+
 @implementer(IChannel)
 class ClientSession:
     """One connection's dialogue, from the banner to QUIT. ``peer`` is the other side's name and address, for logs and traces."""
@@ -132,9 +152,14 @@ class ClientSession:
         self._dialogue = Dialogue(wire, clock, self._ended)
         self._fault: str | None = "TLS is not in use"
         self._answer: Deferred[Reply] | None = None
-        self._transaction: Transaction | None = None
-        self._result: Deferred[Sequence[Verdict]] | None = None
-        self._verdicts: Sequence[Verdict] | None = None
+        self._under_way: deque[_UnderWay] = deque()
+        """The transactions that have no verdicts yet: the second one's commands went out behind the first one's content."""
+        self._over: list[_UnderWay] = []
+        """Those that have them, until they are told."""
+        self._digesting = False
+        """What was read is being looked at: nobody is told of anything until that is done."""
+        self._opening = self._told = self._dialogue.transcript
+        """Of the attempt whose verdicts were told last."""
 
     # What the connection tells.
 
@@ -147,7 +172,11 @@ class ClientSession:
 
     def received(self, data: bytes) -> None:
         """The peer sent octets."""
-        self._dialogue.received(data)
+        self._digesting = True
+        try:
+            self._dialogue.received(data)
+        finally:
+            self._digesting = False
         self._deliver()
 
     def secured(self, description: str, fault: str | None) -> None:
@@ -168,8 +197,17 @@ class ClientSession:
 
     @property
     def usable(self) -> bool:
-        """Whether another entry may be sent now."""
-        return (self.phase is Phase.READY or self.phase is Phase.SOILED) and self.sent < self._most
+        """Whether another entry may be sent now, be it behind the content of one that has no answer yet (RFC 2920 section 3.1)."""
+        if self.sent >= self._most:
+            return False
+        if self.phase is Phase.TRANSACTION:
+            return len(self._under_way) == 1 and self._under_way[0].out and self.capabilities.pipelining
+        return self.phase is Phase.READY or self.phase is Phase.SOILED
+
+    @property
+    def ended(self) -> bool:
+        """Whether no other entry can be sent, now or later."""
+        return self.phase not in _SENDING or (self.sent >= self._most and not self._under_way)
 
     @property
     def host(self) -> str | None:
@@ -199,39 +237,46 @@ class ClientSession:
             told["version"], _, told["cipher"] = self.tls.partition(" ")
             if self._fault is not None:
                 told["fault"] = self._fault
-        if self.before and self.sent <= 1:
+        if self.before and self._told is self._opening:
             where["before"] = trace_of(self.before)
-        return {**where, "tls": told, "dialogue": self._dialogue.transcript.exchanges}
+        return {**where, "tls": told, "dialogue": self._told.exchanges}
 
-    def send(self, entry: QueueEntry, content: IStoredContent) -> Deferred[Sequence[Verdict]]:
-        """Attempt the entry; fires with one verdict a recipient, and never fails. Cancelling gives the attempt and the connection up."""
-        if self.sent:
-            self._dialogue.transcript.begin()
+    def send(self, entry: QueueEntry, content: IStoredContent, room: Callable[[], None] | None = None) -> Deferred[Sequence[Verdict]]:
+        """See IChannel. Cancelling gives the attempt and the connection up, and so every attempt on it."""
         if entry.options.require_tls and (fault := self._no_require_tls()) is not None:
             reply = Reply(550, "5.7.30", f"REQUIRETLS support required: {fault}")
-            return succeed([Verdict(recipient, reply, remote=False) for recipient in entry.recipients])
+            return self._unsent([Verdict(recipient, reply, remote=False) for recipient in entry.recipients])
         finisher, offered = self._settings.finisher, self.capabilities
         if finisher is None:
-            return self._send(entry, content)
+            return self._send(entry, content, room)
         finished = maybeDeferred(finisher.finish, entry, content, eight_bit=offered.eight_bit, binary=offered.binary)
-        return finished.addCallbacks(lambda ready: self._send(*ready), self._not_finished, errbackArgs=(entry,))
+        return finished.addCallbacks(lambda ready: self._send(ready[0], ready[1], room), self._not_finished, errbackArgs=(entry,))
 
-    def _not_finished(self, failure: Failure, entry: QueueEntry) -> Sequence[Verdict]:
+    def _unsent(self, verdicts: Sequence[Verdict]) -> Deferred[Sequence[Verdict]]:
+        """Nothing was said for this one."""
+        if self.sent:
+            self._told = Transcript()
+        return succeed(verdicts)
+
+    def _not_finished(self, failure: Failure, entry: QueueEntry) -> Deferred[Sequence[Verdict]]:
         """A message that can't be brought into the form that the peer takes."""
         if isinstance(failure.value, Unsendable):
             reply = failure.value.reply
         else:
             _log.failure("{id} could not be made ready to leave", failure, id=entry.id)
             reply = _NOT_READY
-        return [Verdict(recipient, reply, remote=False) for recipient in entry.recipients]
+        return self._unsent([Verdict(recipient, reply, remote=False) for recipient in entry.recipients])
 
-    def _send(self, entry: QueueEntry, content: IStoredContent) -> Deferred[Sequence[Verdict]]:
+    def _send(self, entry: QueueEntry, content: IStoredContent, room: Callable[[], None] | None) -> Deferred[Sequence[Verdict]]:
+        if self.sent:
+            # The first attempt's has the opening, too. What is under way has said all that it had to say.
+            self._dialogue.transcript = Transcript()
         at_once = self.capabilities.rcpt_max
         if at_once is None or len(entry.recipients) <= at_once:
-            return self._transact(entry, content)
+            return self._transact(entry, content, room)
         if self.sent and self.usable and self.sent + -(-len(entry.recipients) // at_once) > self._most:
             # A new connection carries it better than the rest of this one.
-            self._quit()
+            self.close()
         return Deferred.fromCoroutine(self._in_turn(entry, content, at_once))
 
     def close(self) -> None:
@@ -391,25 +436,52 @@ class ClientSession:
             verdicts += await self._transact(evolve(entry, recipients=entry.recipients[start : start + at_once]), content)
         return verdicts
 
-    def _transact(self, entry: QueueEntry, content: IStoredContent) -> Deferred[Sequence[Verdict]]:
+    def _transact(self, entry: QueueEntry, content: IStoredContent, room: Callable[[], None] | None = None) -> Deferred[Sequence[Verdict]]:
         if not self.usable:
-            return succeed([Verdict(recipient, _NOT_USABLE, remote=False) for recipient in entry.recipients])
+            return self._unsent([Verdict(recipient, _NOT_USABLE, remote=False) for recipient in entry.recipients])
         phase, self.phase = self.phase, Phase.TRANSACTION
-        way = ChunkTransaction if self.capabilities.chunking else DataTransaction
-        transaction = way(self._dialogue, self.capabilities, self._timeouts, entry, content, self._transaction_over)
-        self._transaction = transaction
-        if not transaction.begin(reset=phase is Phase.SOILED, wall_clock=self._settings.wall_clock):
-            self.phase, self._transaction = phase, None
-            return succeed([verdict for verdict in transaction.verdicts if verdict is not None])
+        chunks = self.capabilities.chunking
+        way = ChunkTransaction if chunks else DataTransaction
+        here = _UnderWay(self._dialogue.transcript, room, Deferred(self._sending_canceled))
+        here.transaction = way(
+            self._dialogue,
+            self.capabilities,
+            self._timeouts,
+            entry,
+            content,
+            partial(self._transaction_over, here),
+            partial(self._out, here),
+        )
+        self._under_way.append(here)
+        # A chunk in front of us may turn out to be refused, and leave something behind (RFC 3030 section 2).
+        reset = phase is Phase.SOILED or (chunks and phase is Phase.TRANSACTION)
+        if not here.transaction.begin(reset=reset, wall_clock=self._settings.wall_clock):
+            self._under_way.remove(here)
+            self.phase = phase
+            return self._unsent([verdict for verdict in here.transaction.verdicts if verdict is not None])
         self.sent += 1
-        result: Deferred[Sequence[Verdict]] = Deferred(self._sending_canceled)
-        self._result = result
-        return result
+        here.begun = True
+        self._tell_room()
+        return here.result
 
-    def _transaction_over(self, verdicts: Sequence[Verdict], clean: bool) -> None:
-        self._transaction = None
-        self._verdicts = verdicts
-        if self.phase is Phase.CLOSED:
+    def _out(self, here: _UnderWay) -> None:
+        here.out = True
+        if here.begun and not self._digesting:
+            self._tell_room()
+
+    def _tell_room(self) -> None:
+        """Say that there is room behind a transaction, once, as soon as it is the only one and its content is out."""
+        if self._under_way:
+            here = self._under_way[0]
+            if here.room is not None and self.usable:
+                room, here.room = here.room, None
+                room()
+
+    def _transaction_over(self, here: _UnderWay, verdicts: Sequence[Verdict], clean: bool) -> None:
+        self._under_way.remove(here)
+        here.verdicts = verdicts
+        self._over.append(here)
+        if self.phase is Phase.CLOSED or self._under_way:
             return
         leaving = self.phase is Phase.LEAVING
         self.phase = Phase.READY if clean else Phase.SOILED
@@ -418,12 +490,12 @@ class ClientSession:
 
     def _deliver(self) -> None:
         """Tell the verdicts, once all that was read is digested: a 421 right behind a 250 must not meet the next message."""
-        if self._verdicts is None:
-            return
-        verdicts, self._verdicts = self._verdicts, None
-        result, self._result = self._result, None
-        if result is not None:
-            result.callback(verdicts)
+        while self._over:
+            here = self._over.pop(0)
+            self._told = here.transcript
+            here.result.callback(here.verdicts)
+        if self.phase is Phase.TRANSACTION:
+            self._tell_room()
 
     def _sending_canceled(self, _: Deferred[Any]) -> None:
         self._dialogue.end(_ABANDONED)
@@ -441,10 +513,14 @@ class ClientSession:
     def _ended(self, reply: Reply, remote: bool) -> None:
         """The dialogue is over before its time."""
         self.phase = Phase.CLOSED
-        transaction, answer = self._transaction, self._answer
-        self._answer = None
-        if transaction is not None:
-            transaction.abandon(reply, remote)
+        answer, self._answer = self._answer, None
+        first = True
+        for here in list(self._under_way):
+            # What stood behind another one has not been looked at.
+            here.transaction.abandon(
+                reply if first else Reply(451, "4.4.2", f"Before it was this message's turn: {reply}"), remote and first
+            )
+            first = False
         if remote:
             self._wire.close()
         else:

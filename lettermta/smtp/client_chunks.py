@@ -7,7 +7,7 @@ connection ended, that no chunk follows one that was refused (section 2), and th
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 
 from twisted.internet.defer import Deferred
@@ -19,7 +19,7 @@ from lettermta.smtp.client_content import AsItIs, LineEnds, passed, with_crlf
 from lettermta.smtp.client_data import EARLY_ANSWER
 from lettermta.smtp.client_dialogue import CONTENT_END, Dialogue
 from lettermta.smtp.client_replies import reply_of
-from lettermta.smtp.client_transaction import Command, Over, Transaction
+from lettermta.smtp.client_transaction import Command, Out, Over, Transaction
 
 _CHUNK = "a chunk"
 
@@ -37,12 +37,20 @@ class ChunkTransaction(Transaction):
         entry: QueueEntry,
         content: IStoredContent,
         over: Over,
+        out: Out,
     ) -> None:
-        super().__init__(dialogue, capabilities, timeouts, entry, content, over)
+        super().__init__(dialogue, capabilities, timeouts, entry, content, over, out)
         self._whole = content.whole()
         self._unanswered = 0
         self._refused = False
         self._answer: Deferred[None] | None = None
+
+    def begin(self, *, reset: bool, wall_clock: Callable[[], float]) -> bool:
+        """See Transaction. With PIPELINING, content in memory is out at once."""
+        begun = super().begin(reset=reset, wall_clock=wall_clock)
+        if begun and self._whole is not None and self._capabilities.pipelining:
+            self._out()
+        return begun
 
     def abandon(self, reply: Reply, remote: bool) -> None:
         """See Transaction. A peer that has accepted a recipient may have taken the chunk that went along, too."""
@@ -101,7 +109,10 @@ class ChunkTransaction(Transaction):
 
     def _streamed(self, result: None) -> None:
         super()._streamed(result)
-        self._settle()
+        if self._refused:
+            self._settle()
+        elif not self._done:
+            self._out()
 
     def _settle(self) -> None:
         """After a refusal: be over once all chunks that were under way are answered."""

@@ -44,6 +44,7 @@ class DataTransaction(Transaction):
         if whole is not None:
             self._handed_over = True
             self._dialogue.say(stuffed(whole), (awaited,))
+            self._out()
             return
         self._dialogue.expect(*awaited)
         self._begin_stream(self._pieces())
@@ -55,6 +56,11 @@ class DataTransaction(Transaction):
                 yield piece
         # Whoever asks for more has written the last piece, and the dot with it.
         self._handed_over = True
+
+    def _streamed(self, result: None) -> None:
+        super()._streamed(result)
+        if not self._done:
+            self._out()
 
     def _end_answered(self, code: int, lines: list[bytes]) -> None:
         early = self._stream is not None

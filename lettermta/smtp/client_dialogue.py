@@ -105,15 +105,19 @@ class Dialogue:
         self.behind = False
         """Within a handler: octets have come behind the reply in hand."""
         self.transcript = Transcript()
+        """Takes down what is said from now on, and its answers whenever they come."""
         self._ended = ended
         self._reader = ReplyReader()
         self._awaited: deque[Awaited] = deque()
+        self._transcripts: deque[Transcript] = deque()
+        """For each reply that is awaited."""
 
     def expect(self, handler: Handler, timeout: float, stage: str) -> None:
         """Have the next reply that nobody waits for yet taken by ``handler``."""
         if not self._awaited:
             self.deadline.set(timeout)
         self._awaited.append((handler, timeout, stage))
+        self._transcripts.append(self.transcript)
         self.transcript.expected(stage)
 
     def say(self, data: bytes, awaited: Sequence[Awaited]) -> None:
@@ -125,6 +129,7 @@ class Dialogue:
             self.deadline.set(self._awaited[0][1])
         else:
             self._awaited.extend(awaited)
+        self._transcripts.extend([self.transcript] * len(awaited))
         self.transcript.said(data, [stage for _, _, stage in awaited])
         self.wire.write(data)
 
@@ -167,7 +172,8 @@ class Dialogue:
         self._ended(reply, remote)
 
     def _answer(self, code: int, lines: list[bytes]) -> None:
-        self.transcript.heard(code, lines)
+        transcript = self._transcripts.popleft() if self._transcripts else self.transcript
+        transcript.heard(code, lines)
         if code == 421:
             self.end(reply_of(code, lines), remote=True)
             return

@@ -26,10 +26,12 @@ _CONTENT_LOST = Reply(451, "4.3.0", "The content could not be read from the spoo
 Command = tuple[bytes, Awaited]
 Over = Callable[[Sequence[Verdict], bool], None]
 """Told the verdicts, and whether the peer holds nothing of the transaction any more, so that no RSET is owed."""
+Out = Callable[[], None]
+"""Told that all of the content is sent, so that another transaction may be begun behind it where the peer offers PIPELINING."""
 
 
 class Transaction:
-    """One entry's attempt; ``over`` is called once."""
+    """One entry's attempt; ``over`` is called once, ``out`` once at the most and before it."""
 
     __slots__ = (
         "_accepted",
@@ -43,6 +45,7 @@ class Transaction:
         "_entry",
         "_handed_over",
         "_mail_refused",
+        "_out",
         "_over",
         "_rcpts",
         "_stream",
@@ -58,6 +61,7 @@ class Transaction:
         entry: QueueEntry,
         content: IStoredContent,
         over: Over,
+        out: Out,
     ) -> None:
         self._dialogue = dialogue
         self._capabilities = capabilities
@@ -65,6 +69,7 @@ class Transaction:
         self._entry = entry
         self._content = content
         self._over = over
+        self._out = out
         self.verdicts: list[Verdict | None] = [None] * len(entry.recipients)
         self._asked: list[int] = []
         self._rcpts = 0

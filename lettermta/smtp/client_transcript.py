@@ -24,18 +24,13 @@ Exchange = dict[str, str | None]
 
 
 class Transcript:
-    """The commands and replies since :meth:`begin`; each reply belongs to the first command that has none yet."""
+    """The commands and replies of one attempt; each reply belongs to the first command that has none yet."""
 
     __slots__ = ("_heard", "_said")
 
     def __init__(self) -> None:
         self._said: list[bytes | None] = []
         self._heard: list[tuple[int, list[bytes]]] = []
-
-    def begin(self) -> None:
-        """Forget what was, another attempt begins."""
-        self._said = []
-        self._heard = []
 
     def said(self, data: bytes, stages: Sequence[str]) -> None:
         """Octets go out that are answered by a reply to each of these stages."""

@@ -66,7 +66,9 @@ def make_message(spool: ISpool, recipients: Sequence[str], now: float, *, lifeti
 
 @implementer(IChannel)
 class Channel:
-    """One way to a place. ``held`` has what is under way while the place holds its answers back."""
+    """One way to a place. ``held`` has what is under way while the place holds its answers back, and where the place takes one more ahead
+    of time, ``behind`` has that.
+    """
 
     def __init__(self, place: Place) -> None:
         self._place = place
@@ -77,25 +79,46 @@ class Channel:
         self.details = {"host": self.host}
         self.dsn = place.dsn
         self.held: tuple[QueueEntry, Deferred[Sequence[Verdict]]] | None = None
+        self.behind: tuple[QueueEntry, Deferred[Sequence[Verdict]]] | None = None
+        self._room: Callable[[], None] | None = None
 
-    def send(self, entry, content):
+    @property
+    def ended(self) -> bool:
+        return not self.usable
+
+    def send(self, entry, content, room=None):
         assert self.usable, "used a channel that said it is not usable"
         assert not self.closed
-        assert self.held is None, "two attempts at once on one channel"
+        assert self.behind is None, "more at once on one channel than there is room for"
+        assert self.held is None or self._place.ahead, "two attempts at once on one channel"
         self._place.begin(entry)
-        if self._place.holding:
-            result: Deferred[Sequence[Verdict]] = Deferred()
-            self.held = (entry, result)
+        if not self._place.holding:
+            assert self.held is None
+            return succeed(self._place.judge(entry))
+        result: Deferred[Sequence[Verdict]] = Deferred()
+        if self.held is not None:
+            self.behind, self._room = (entry, result), room
             return result
-        return succeed(self._place.judge(entry))
+        self.held = (entry, result)
+        if self._place.ahead and room is not None:
+            room()
+        return result
 
     def finish(self, verdicts: Sequence[Verdict] | None = None) -> None:
+        """Answer the first one; when the channel has gone, the one behind it was never looked at."""
         assert self.held is not None
-        (entry, result), self.held = self.held, None
+        (entry, result), self.held, self.behind = self.held, self.behind, None
         result.callback(self._place.judge(entry, verdicts))
+        if self.held is not None and not self.usable:
+            (entry, result), self.held = self.held, None
+            result.callback(self._place.judge(entry, [Verdict(one, LOST, remote=False) for one in entry.recipients]))
+        elif self.held is not None and self._room is not None:
+            room, self._room = self._room, None
+            room()
 
     def close(self):
         assert not self.closed, "closed twice"
+        assert self.held is None, "closed with something under way"
         self.closed = True
         self.usable = False
 
@@ -110,6 +133,8 @@ class Place:
         self.dsn = False
         self.answer: Answer = accept
         self.holding = False
+        self.ahead = False
+        """Whether a channel takes one more entry behind the one that is held."""
         self.holding_opens = False
         self.opened = 0
         self.asked_open = 0

@@ -10,9 +10,11 @@ from twisted.internet.defer import fail
 from twisted.logger import capturedLogs
 from zope.interface.verify import verifyObject
 
+from lettermta.config import Rate
 from lettermta.delivery import lane, scheduler
 from lettermta.delivery.reporter import ReportRules
 from lettermta.delivery.scheduler import RECORD_AGAIN_SECONDS, STOP_SECONDS
+from lettermta.delivery.shaping import Limits
 from lettermta.interfaces import IChannel, ISpoolListener, ITransport
 from lettermta.message import State, Verdict
 from lettermta.testing.spool import MemorySpool
@@ -567,6 +569,13 @@ class Chaos:
         for name in [*self.names, "relay", "example.net"]:
             place = self.world.place(name)
             place.holding = place.holding_opens = True
+            place.ahead = self.random.random() < 0.5
+            if self.random.random() < 0.5:
+                rate = self.random.choice((None, Rate(2, "s")))
+                self.world.limits[name] = Limits(
+                    connections=self.random.randint(1, 3), recipients_per_message=self.random.randint(1, 3), rate=rate
+                )
+            self.world.flows[name] = self.random.choice((name, "shared"))
         self.stored = 0
 
     def step(self) -> None:
@@ -624,7 +633,7 @@ class Chaos:
         for place in world.places.values():
             place.holding = place.holding_opens = False
             for channel in place.open_channels:
-                if channel.held:
+                while channel.held:
                     channel.finish()
             openings, place.opening = place.opening, []
             for opening in openings:

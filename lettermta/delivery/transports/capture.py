@@ -82,7 +82,12 @@ class _CaptureChannel:
         """The Maildir."""
         return f"Maildir {self.directory}"
 
-    def send(self, entry: QueueEntry, content: IStoredContent) -> Deferred[Sequence[Verdict]]:
+    @property
+    def ended(self) -> bool:
+        """See IChannel."""
+        return not self.usable
+
+    def send(self, entry: QueueEntry, content: IStoredContent, room: Callable[[], None] | None = None) -> Deferred[Sequence[Verdict]]:
         """One file for the entry, whatever the number of its recipients."""
         return Deferred.fromCoroutine(self._send(entry, content))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
@@ -33,7 +33,12 @@ class _DiscardChannel:
     def __init__(self) -> None:
         self.usable = True
 
-    def send(self, entry: QueueEntry, content: IStoredContent) -> Deferred[Sequence[Verdict]]:
+    @property
+    def ended(self) -> bool:
+        """See IChannel."""
+        return not self.usable
+
+    def send(self, entry: QueueEntry, content: IStoredContent, room: Callable[[], None] | None = None) -> Deferred[Sequence[Verdict]]:
         """All is well."""
         return succeed([Verdict(recipient, _DISCARDED, handed_over=True) for recipient in entry.recipients])
 
