@@ -273,7 +273,10 @@ class Destination:
             return  # the channels that are there go on with what waits
         refusal = _Refusal(reply, remote, trace, began)
         if reply.permanent:
-            for lane, entry in [self._next() for _ in range(sum(map(len, self._lanes)))]:
+            waiting = []
+            while self._lanes:
+                waiting.append(self._next())
+            for lane, entry in waiting:
                 self._refuse(lane, entry, refusal)
             return
         self._refusal = refusal
