@@ -13,8 +13,8 @@ KEPT_OCTETS = 33_554_432
 """Free octets inside the database that are always kept."""
 KEPT_SHARE = 4
 """Likewise one part in so many of the database."""
-STEP_PAGES = 128
-"""Pages that one step gives back: 1 MB."""
+STEP_PAGES = 256
+"""Pages that one step gives back: 2 MB, some 15 milliseconds."""
 LARGEST_LOG = 67_108_864
 """Octets to which the write-ahead log is cut back once it has been copied into the database."""
 
@@ -29,13 +29,22 @@ def shrink(connection: sqlite3.Connection) -> bool:
 
     A commit of its own. Raises sqlite3.Error, and nothing has changed.
     """
-    free = _ask(connection, "freelist_count")
-    surplus = free - max(KEPT_OCTETS // _ask(connection, "page_size"), _ask(connection, "page_count") // KEPT_SHARE)
+    surplus = _surplus(connection)
     if surplus <= 0:
         return False
-    # The pragma gives back a page for each row that is read.
-    connection.execute(f"PRAGMA incremental_vacuum({min(surplus, STEP_PAGES)})").fetchall()
-    return _ask(connection, "freelist_count") < free
+    # It gives back a page for each row of a result without columns, of which execute() would read the first one alone.
+    connection.executescript(f"PRAGMA incremental_vacuum({min(surplus, STEP_PAGES)})")
+    left = _surplus(connection)
+    if left <= 0:
+        # Only what has been copied out of the log makes the file shorter.
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+    return 0 < left < surplus
+
+
+def _surplus(connection: sqlite3.Connection) -> int:
+    """Free pages beyond those that are kept."""
+    kept = max(KEPT_OCTETS // _ask(connection, "page_size"), _ask(connection, "page_count") // KEPT_SHARE)
+    return _ask(connection, "freelist_count") - kept
 
 
 def _ask(connection: sqlite3.Connection, pragma: str) -> int:

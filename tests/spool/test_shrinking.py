@@ -25,12 +25,12 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[sqlite3.C
     connection = connect(tmp_path / "spool.db", writable=True)
     connection.execute("CREATE TABLE content (body BLOB)")
     connection.executemany("INSERT INTO content VALUES (?)", [(bytes(8000),)] * 2000)
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     yield connection
     connection.close()
 
 
 def size(connection: sqlite3.Connection) -> int:
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     return Path(connection.execute("PRAGMA database_list").fetchone()[2]).stat().st_size
 
 
@@ -46,7 +46,7 @@ def test_free_pages_go_back_in_steps_until_few_are_left(table: sqlite3.Connectio
     steps = 1
     while shrink(table):
         steps += 1
-    assert steps > 10, "each step is a short one"
+    assert 3 < steps < 20, "each step is a short one, but of many pages"
     assert size(table) < before / 20
 
 
