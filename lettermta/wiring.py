@@ -221,16 +221,8 @@ def make_return_paths(config: Config, directory: Directory) -> ReturnPaths:
     return ReturnPaths(directory, config.events.retention, time.time, listening)
 
 
-def make_scheduler(
-    config: Config,
-    reactor: Any,
-    directory: Directory,
-    spool: ISpool,
-    resolver: IResolver,
-    policies: TLSPolicies,
-    return_paths: ReturnPaths,
-) -> Scheduler:
-    """Delivery, from the schedule to the ways out."""
+def make_routing(config: Config, reactor: Any, directory: Directory, resolver: IResolver, policies: TLSPolicies) -> Routing:
+    """What knows the way of all mail."""
     delivery = config.delivery
     settings = DeliverySettings(
         hostname=config.mta.hostname,
@@ -242,7 +234,7 @@ def make_scheduler(
         data_timeout=delivery.data_timeout,
         finisher=Finisher(Signer(directory, threads_of(reactor), time.time), threads_of(reactor)),
     )
-    routing = Routing(
+    return Routing(
         reactor=reactor,
         settings=settings,
         directory=directory,
@@ -255,6 +247,20 @@ def make_scheduler(
         lifetime=delivery.lifetime,
         shaping=ShapingRules(config.shaping),
     )
+
+
+def make_scheduler(
+    config: Config,
+    reactor: Any,
+    directory: Directory,
+    spool: ISpool,
+    resolver: IResolver,
+    policies: TLSPolicies,
+    return_paths: ReturnPaths,
+) -> Scheduler:
+    """Delivery, from the schedule to the ways out."""
+    delivery = config.delivery
+    routing = make_routing(config, reactor, directory, resolver, policies)
     rules = ReportRules(config.mta.hostname, delivery.bounce, delivery.delay_warning)
     reporter = Reporter(rules, spool.content, spool.load, routing.lifetime_of, time.time)
     classifier = Classifier(delivery.reply_classes)

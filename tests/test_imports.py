@@ -38,7 +38,7 @@ MAY_IMPORT = {
     "delivery": ABOVE,
     "events": ABOVE,
     "testing": BELOW_OPS,
-    "ops": BELOW_OPS | {"webhook_sender"},
+    "ops": BELOW_OPS | {"webhook_sender", "wiring"},
     "wiring": BELOW_OPS | {"webhook_sender"},
     "webhook_sender": BELOW_OPS,
     "service": BELOW_OPS | {"ops", "wiring"},

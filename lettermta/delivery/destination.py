@@ -130,6 +130,11 @@ class Destination:
         """How many are open."""
         return self._channels
 
+    def shown(self) -> Mapping[str, object]:
+        """How it stands, for operators; times are seconds from now."""
+        probe = None if self._probe is None else max(self._probe.getTime() - self._clock.seconds(), 0.0)
+        return {"channels": self._channels, "opening": self._opening, "lanes_waiting": len(self._lanes), "probe_in": probe}
+
     @property
     def lanes(self) -> int:
         """How many have entries waiting."""

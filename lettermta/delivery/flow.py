@@ -10,7 +10,7 @@ successes as there are connections. The rate is kept by even intervals, so no wi
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
@@ -71,6 +71,17 @@ class Flow:
     def paused(self) -> bool:
         """Whether the receiver is left alone now."""
         return self._paused_until > self._clock.seconds()
+
+    def shown(self) -> Mapping[str, object]:
+        """How it stands, for operators; times are seconds from now."""
+        now = self._clock.seconds()
+        return {
+            "connections": self.budget.taken,
+            "connections_allowed": self.budget.limit,
+            "paused_for": max(self._paused_until - now, 0.0),
+            "next_message_in": max(self._next - now, 0.0),
+            "held_back": self.held_back,
+        }
 
     @property
     def held_back(self) -> bool:
@@ -219,6 +230,10 @@ class Flows:
         elif flow.limits is not limits and flow.limits != limits:
             flow.reshape(limits)
         return flow
+
+    def known(self, name: str) -> Flow | None:
+        """The flow of that name, if there is one."""
+        return self._flows.get(name)
 
     def measure(self) -> None:
         """Set the gauges of all receivers."""

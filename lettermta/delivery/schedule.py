@@ -13,11 +13,11 @@ class Schedule:
     """A list of delays in seconds, one for each failed attempt; the last one repeats until the message expires."""
 
     def __init__(self, delays: Sequence[float], jitter: float = JITTER) -> None:
-        self._delays = tuple(delays)
+        self.delays = tuple(delays)
         self._jitter = jitter
 
     def due(self, attempts: int, now: float, expires: float) -> float:
         """When to try again after ``attempts`` failures; never behind ``expires``, so that a last attempt is made then."""
-        delay = self._delays[min(attempts, len(self._delays)) - 1]
+        delay = self.delays[min(attempts, len(self.delays)) - 1]
         # Spreading a herd needs no unpredictable numbers.
         return min(now + delay * (1 + random.random() * self._jitter), expires)  # noqa: S311

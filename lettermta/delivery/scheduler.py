@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -199,6 +199,17 @@ class Scheduler:
             for key in [key for key, destination in self._destinations.items() if destination.unused]:
                 self._destinations.pop(key).retire()
             self._most_destinations = 2 * max(len(self._destinations), MAX_CHANNELS)
+
+    # -- what an operator asks
+
+    def look(self, lane: Lane, key: str, flow: str) -> Mapping[str, object]:
+        """How the destination of ``key`` and the flow of that name stand, or those of the lane as far as it is known here; empty where
+        nothing is known, since nothing was sent there lately.
+        """
+        way = self._way(lane)
+        destination = self._destinations.get(key) or self._destinations.get(way.key)
+        known = self._flows.known(flow) or self._flows.known(way.flow)
+        return {**({} if destination is None else destination.shown()), **({} if known is None else known.shown())}
 
     # -- what an operator changed
 

@@ -199,6 +199,9 @@ class ControlProtocol(LineOnlyReceiver):
             raise ValueError("this daemon changes nothing")
         return self._operations
 
+    async def _destination(self, request: Mapping[str, Any]) -> None:
+        self._row(self._working.destination(request))
+
     async def _trace(self, request: Mapping[str, Any]) -> None:
         for row in await self._spool.trace(request["id"]):
             self._row(row)
@@ -262,6 +265,7 @@ _VERBS: Mapping[str, Callable[..., Awaitable[None]]] = {
     "suppress": ControlProtocol._suppress,
     "unsuppress": ControlProtocol._unsuppress,
     "count": ControlProtocol._count,
+    "destination": ControlProtocol._destination,
     "change": ControlProtocol._change,
     "rules": ControlProtocol._rules,
     "add_rule": ControlProtocol._add_rule,

@@ -33,6 +33,9 @@ class Delivery(Protocol):
     def bounce(self, entries: Sequence[QueueEntry], reply: Reply) -> Deferred[int]:
         """End the recipients of these entries by the reply."""
 
+    def look(self, lane: Lane, key: str, flow: str) -> Mapping[str, object]:
+        """How a destination stands."""
+
 
 def change_of(request: Mapping[str, Any], now: float) -> Change:
     """The change that a request is for; for bouncing one that is for the same recipients. Raises ValueError."""
@@ -77,6 +80,10 @@ class Operations:
             entries, after = await self._spool.entries(request["filters"], after, STEP)
             if entries:
                 yield await self._delivery.bounce(entries, reply)
+
+    def destination(self, request: Mapping[str, Any]) -> Mapping[str, object]:
+        """How the destination of a lane stands; ``key`` and ``flow`` say what it is called where its hosts have been looked up."""
+        return self._delivery.look(Lane(request["route_id"], request["domain"]), request["key"], request["flow"])
 
     def _change(self, request: Mapping[str, Any]) -> Change:
         change = change_of(request, self._now())

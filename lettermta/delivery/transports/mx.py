@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from attrs import define, field
+from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
@@ -19,13 +19,22 @@ from lettermta.delivery.exchange import Exchange
 from lettermta.delivery.resolver import NoSuchDomain, TemporaryDNSFailure
 from lettermta.delivery.shaping import Limits
 from lettermta.delivery.tls.decision import TLSPolicies
-from lettermta.delivery.tls.policy import UNCOUNTED, plain
+from lettermta.delivery.tls.policy import UNCOUNTED, HostPolicy, plain
 from lettermta.delivery.transports.connecting import MOST_ADDRESSES, Connector, Target, temporary
 from lettermta.delivery.transports.counting import counted
 from lettermta.delivery.transports.settings import DeliverySettings
 from lettermta.interfaces import IChannel, IResolver, ITransport
 from lettermta.message import Reply, Unreachable
 from lettermta.smtp.grammar import address_literal
+
+
+@frozen
+class Seen:
+    """What there is to know of a host without connecting to it: ``fault`` is why it would not be used."""
+
+    targets: Sequence[Target] = ()
+    policy: HostPolicy | None = None
+    fault: Reply | None = None
 
 
 @implementer(ITransport)
@@ -76,6 +85,23 @@ class MXTransport:
             if tried >= MOST_ADDRESSES:
                 break
         raise last or Unreachable(Reply(451, "4.4.4", f"No host of {self.exchange.domain} has an address"))
+
+    async def look(self, host: str) -> Seen:
+        """What would be tried of one host, and under which policy."""
+        literal = self.exchange.domain.startswith("[")
+        targets: Sequence[Target] = ()
+        fault: Reply | None = None
+        try:
+            targets = self._literal() if literal else await self._targets(host)
+        except Unreachable as error:
+            fault = error.reply
+        if self.policies is None or literal:
+            return Seen(targets, plain(host, self.settings.tls), fault)
+        policy = await self.policies.of_domain(self.exchange.domain, self.settings.tls)
+        try:
+            return Seen(targets, await policy.of_host(host), fault)
+        except Unreachable as error:
+            return Seen(targets, fault=fault or error.reply)
 
     async def _session(self, targets: Sequence[Target]) -> IChannel:
         try:

@@ -4,7 +4,7 @@ It works on the accounts' database itself, so the daemon may be up or down; a ru
 to standard output (a new token or secret alone on its line, once), words about it to standard error. Exit codes follow sysexits: 64 the
 command line, 65 a value, 67 no such account, 73 there is one already, 75 the database is in use, 77 no permission, 78 the configuration.
 
-Each noun has a module, which holds its verbs and their options.
+Each noun has a module, which holds its verbs and their options; ``explain`` is a command by itself.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lettermta.accounts.errors import AccountError, AccountExists, InvalidAccoun
 from lettermta.accounts.store import AccountStore
 from lettermta.config import ConfigError, load
 from lettermta.ops import descriptors
-from lettermta.ops.admin import domains, projects, routes, suppressions, tokens, webhooks
+from lettermta.ops.admin import domains, explain, projects, routes, suppressions, tokens, webhooks
 from lettermta.ops.admin.commands import Commands
 from lettermta.ops.admin.given import Declined, Misused, Unmet, Unsettled, opened, password
 from lettermta.ops.command_line import DEFAULT_CONFIG, Parser, config_path, reader_left, say
@@ -118,6 +118,8 @@ def _parser() -> Parser:
     domains.add_commands(Commands(nouns, "domain", "domains: what a project sends from", common))
     webhooks.add_commands(Commands(nouns, "webhook", "webhooks: who is told what became of a project's mail", common))
     suppressions.add_commands(Commands(nouns, "suppression", "suppressions: whom nothing is sent to", common))
+    words = "tell what would become of mail to an address: hosts, TLS, limits, keys, suppression"
+    explain.add_command(nouns.add_parser("explain", help=words, description=words, parents=[common], allow_abbrev=False))
     check = nouns.add_parser("check-config", help="name every fault in the configuration", parents=[common], allow_abbrev=False)
     check.set_defaults(verb=None)
     return parser

@@ -20,7 +20,7 @@ from lettermta.ops.admin.commands import Commands
 from lettermta.ops.admin.domain_check import Check, Finding, all_waiting_found, check, note
 from lettermta.ops.admin.given import Unmet, Unsettled, confirm
 from lettermta.ops.admin.printing import print_columns, print_many, print_one
-from lettermta.ops.admin.running import resolver, run
+from lettermta.ops.admin.running import run
 from lettermta.ops.command_line import say
 
 
@@ -70,11 +70,13 @@ def _show(args: argparse.Namespace, store: AccountStore) -> None:
 
 
 def _verify(args: argparse.Namespace, store: AccountStore) -> None:
+    from lettermta.wiring import make_resolver  # it knows all parts, which other commands need not load
+
     domain = store.domain(args.project, args.domain)
     records = records_of(args, store, domain, store.domain_keys(domain))
 
     async def look_up(reactor: Any) -> Sequence[Check]:
-        asked = resolver(args.settings, reactor)
+        asked = make_resolver(args.settings, reactor)
         checking = [Deferred.fromCoroutine(check(asked, record, args.settings.mta.hostname)) for record in records]
         return await gatherResults(checking)
 

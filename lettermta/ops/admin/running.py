@@ -8,9 +8,6 @@ from typing import Any, TypeVar
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from lettermta.config import Config
-from lettermta.delivery.resolver import Resolver, system_servers
-
 T = TypeVar("T")
 
 
@@ -31,9 +28,3 @@ def run(work: Callable[[Any], Coroutine[Deferred[Any], Any, T]]) -> T:
     if isinstance(result, Failure):
         result.raiseException()
     return result
-
-
-def resolver(settings: Config, reactor: Any) -> Resolver:
-    """The resolver that the daemon has."""
-    servers = [(server.host, server.port) for server in settings.dns.servers] or system_servers()
-    return Resolver(reactor, servers, settings.dns.timeout, validating=settings.dns.trusted)

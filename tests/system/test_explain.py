@@ -1,0 +1,105 @@
+"""``lettermta-admin explain``: what it tells is what then happens, with the daemon up or down."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.system.site import FIRST, MX, Daemon, Site, mail
+
+
+@pytest.fixture(scope="module")
+def daemon(site: Site) -> Iterator[Daemon]:
+    site.receiver(MX)
+    daemon = site.daemon("explained", {"shaping example.test": {"connections": "3", "rate": "100/m"}})
+    daemon.admin("domain", "create", "--project", "demo", "sender.test")
+    daemon.start()
+    yield daemon
+    daemon.stop()
+
+
+def explained(daemon: Daemon, address: str, *options: str) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads(daemon.admin("explain", address, "--json", *options))
+    return told
+
+
+def test_hosts_tls_limits_and_keys_are_told(daemon: Daemon) -> None:
+    told = explained(daemon, "you@example.test")
+    assert (told["project"], told["route"], told["transport"], told["fault"]) == ("demo", "outgoing", "mx", None)
+    (host,) = told["mx"]
+    assert (host["host"], host["addresses"], host["fault"]) == ("mx.example.test", [MX], None)
+    assert (host["tls"]["policy"], host["tls"]["verified"]) == ("opportunistic", False)
+    assert "STARTTLS" in host["tls"]["why"]
+    assert told["limits"]["connections"] == 3
+    assert told["limits"]["rate"] == {"number": 100, "seconds": 60}
+    assert told["limits"]["rule"] == "example.test"
+    assert told["schedule"] == [1.0]
+    (sender,) = told["senders"]
+    records = json.loads(daemon.admin("domain", "show", "--project", "demo", "sender.test", "--json"))["records"]
+    assert [key["selector"] for key in sender["keys"]] == [record["key"]["selector"] for record in records if record["key"]]
+    assert (sender["signed_by"], sender["return_path"]) == ("sender.test", None)
+    assert told["suppression"] == []
+
+
+def test_the_destinations_state_is_the_running_daemons(daemon: Daemon) -> None:
+    daemon.events_until(daemon.send(mail(), "you@example.test"), "message.delivered")
+    state = explained(daemon, "you@example.test")["destination"]["state"]
+    assert state["channels"] == 1
+    assert (state["connections"], state["connections_allowed"]) == (1, 3)
+    screen = daemon.admin("explain", "you@example.test")
+    assert "1 channels open" in screen
+    assert len(screen.splitlines()) <= 24
+    assert max(map(len, screen.splitlines())) <= 160
+
+
+def test_a_receiver_that_cant_be_reached_is_tried_again_later(daemon: Daemon) -> None:
+    daemon.send(mail(), "you@shop.test")
+    daemon.queue_until(lambda rows: any(row["state"] == "deferred" for row in rows), "--domain", "shop.test")
+    told = explained(daemon, "you@shop.test")
+    assert told["mx"][0]["addresses"] == [FIRST]
+    assert told["destination"]["state"]["channels"] == 0
+    daemon.tool("lettermta-queue", "remove", "--domain", "shop.test", "--yes", check=False)
+
+
+def test_what_fails_at_once_is_told(daemon: Daemon) -> None:
+    told = explained(daemon, "you@null.test")
+    assert told["fault"].startswith("556 5.1.10")
+    assert told["next"] == {"in": None, "why": "it fails at once"}
+    assert "null MX" in daemon.admin("explain", "you@null.test")
+
+
+def test_a_suppressed_address_gets_no_attempt(daemon: Daemon) -> None:
+    daemon.admin("suppression", "add", "--project", "demo", "gone@example.test")
+    told = explained(daemon, "Gone@example.test")
+    assert [row["value"] for row in told["suppression"]] == ["gone@example.test"]
+    assert told["next"]["in"] is None
+    assert explained(daemon, "other@example.test")["suppression"] == []
+
+
+def test_the_route_decides(daemon: Daemon) -> None:
+    daemon.admin("route", "create", "--project", "demo", "relay", "--smarthost", "127.0.0.9:2525")
+    told = explained(daemon, "you@example.test", "--route", "relay")
+    assert (told["transport"], told["mx"]) == ("smarthost 127.0.0.9:2525", [])
+    missing = daemon.tool("lettermta-admin", "explain", "you@example.test", "--route", "nowhere", check=False)
+    assert missing.returncode == os.EX_NOUSER
+
+
+@pytest.mark.parametrize("address", ["example.test", "you@", "@example.test", ""])
+def test_what_is_no_address_is_refused(daemon: Daemon, address: str) -> None:
+    assert daemon.tool("lettermta-admin", "explain", address, check=False).returncode == os.EX_DATAERR
+
+
+def test_without_a_daemon_all_but_the_state_is_told(site: Site) -> None:
+    daemon = site.daemon("down")
+    told = explained(daemon, "you@example.test")
+    assert told["mx"][0]["addresses"] == [MX]
+    assert told["destination"]["state"] is None
+    assert told["next"]["why"] == "no daemon runs"
+    daemon.admin("project", "create", "other")
+    asked = daemon.tool("lettermta-admin", "explain", "you@example.test", check=False)
+    assert asked.returncode == os.EX_USAGE
+    assert "demo, other" in asked.stderr
