@@ -403,6 +403,8 @@ def _ciphers(text: str) -> str:
 def _path(text: str, folder: Path) -> Path:
     if not text:
         raise Wrong("", "is empty")
+    if "\0" in text:
+        raise Wrong(text, "has a NUL in it, as no path can")
     path = folder / text
     # Symbolic links stay, so that what they point to may change; but ".." is only right on the real folders.
     return path.resolve() if ".." in path.parts else path
