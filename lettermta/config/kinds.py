@@ -454,7 +454,10 @@ def _reply_rules(text: str, folder: Path) -> tuple[ReplyRule, ...]:
 
 
 def _readable(text: str, folder: Path) -> Path:
-    return _files(text, folder)[0]
+    files = _files(text, folder)
+    if len(files) != 1:
+        raise Wrong(text, "is not one file")
+    return files[0]
 
 
 NUMBER = one(_number, "a number from 1 on")
