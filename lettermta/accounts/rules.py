@@ -78,10 +78,11 @@ def _check_smarthost(smarthost: Smarthost) -> None:
 
 def is_host(host: str) -> bool:
     """Whether it is a host name in ASCII or an IP address, IPv6 without brackets."""
-    return _is_address(host) or (_HOST.fullmatch(host) is not None and len(host) <= 254)
+    return is_address(host) or (_HOST.fullmatch(host) is not None and len(host) <= 254)
 
 
-def _is_address(host: str) -> bool:
+def is_address(host: str) -> bool:
+    """Whether it is an IP address, IPv6 without brackets."""
     try:
         ipaddress.ip_address(host)
     except ValueError:

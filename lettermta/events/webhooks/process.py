@@ -16,6 +16,7 @@ from typing import Any
 
 import orjson
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import Factory, ProcessProtocol
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger, LogLevel
@@ -35,6 +36,8 @@ MOST_UNTAKEN = 4_194_304
 """Octets of events that may be on their way to the process; beyond that the outbox waits."""
 WATCH_SECONDS = 1.0
 """How often it is looked whether a process is needed and missing."""
+SYNC_SECONDS = 60.0
+"""How long it may take over a sync before it counts as stuck and is killed."""
 END_SECONDS = 8.0
 """How long it may take to end when it is told to, before it is killed."""
 
@@ -73,7 +76,10 @@ class WebhookSink:
         self._on = False
         self._untaken = 0
         self._room: Deferred[None] | None = None
-        self._syncs: list[Deferred[None]] = []
+        self._synced: Deferred[None] | None = None
+        self._failures = 0
+        """Times in a row that it ended before it had synced anything."""
+        self._start_at = 0.0
         self._counted: dict[str, int] = {}
         self._watch = LoopingCall(self._look)
         self._watch.clock = reactor
@@ -108,10 +114,10 @@ class WebhookSink:
             return fail(SinkFailed("the process that sends webhooks died"))
         if self._frames is None or not self._unsynced:
             return succeed(None)
-        synced: Deferred[None] = Deferred()
-        self._syncs.append(synced)
+        synced = self._synced = Deferred()
+        stuck = self._reactor.callLater(SYNC_SECONDS, self._kill)
         self._frames.send(Kind.SYNC)
-        return synced
+        return synced.addBoth(_canceling, stuck)
 
     def close(self) -> Deferred[None]:
         """Have the process end."""
@@ -119,8 +125,7 @@ class WebhookSink:
             self._watch.stop()
         if self._frames is not None:
             self._frames.transport.loseConnection()
-            kill = self._reactor.callLater(END_SECONDS, self._kill)
-            self._ended.addCallback(lambda _: kill.cancel() if kill.active() else None)
+            self._ended.addCallback(_canceling, self._reactor.callLater(END_SECONDS, self._kill))
         return self._ended
 
     def _anyone(self) -> bool:
@@ -138,7 +143,8 @@ class WebhookSink:
         return None if self._process is None else self._process.pid
 
     def _look(self) -> None:
-        if self._process is None and self._watch.running and self._webhooks():
+        wanted = self._process is None and self._watch.running and self._webhooks()
+        if wanted and self._reactor.seconds() >= self._start_at:
             self._start()
 
     def _start(self) -> None:
@@ -167,7 +173,10 @@ class WebhookSink:
                     room.callback(None)
             case Kind.SYNCED:
                 self._unsynced = self._untaken > 0
-                self._syncs.pop(0).callback(None)
+                self._failures = 0
+                if self._synced is not None:
+                    synced, self._synced = self._synced, None
+                    synced.callback(None)
             case Kind.LOG:
                 level, text = body.decode().split("\n", 1)
                 self._log.emit(LogLevel.levelWithName(level), "{text}", text=text)
@@ -195,23 +204,25 @@ class WebhookSink:
         self._counted = {}
         self._frames = None
         room, self._room = self._room, None
-        syncs, self._syncs = self._syncs, []
+        synced, self._synced = self._synced, None
         if room is not None:
             room.callback(None)
-        for synced in syncs:
+        if synced is not None:
             self._lost = False  # told by this failure
             synced.errback(SinkFailed("the process that sends webhooks died"))
 
     def _died(self, failure: Failure) -> None:
         self._process = None
         if self._watch.running:
+            self._failures += 1
+            self._start_at = self._reactor.seconds() + self.retry.delay(self._failures)
             metrics.WEBHOOK_RESTARTS.inc()
             self._log.error("the process that sends webhooks has ended ({why}); it is started again", why=failure.getErrorMessage())
         self._ended.callback(None)
 
     def _kill(self) -> None:
         if self._process is not None:
-            self._log.warn("the process that sends webhooks does not end; it is killed, and what was under way is told again")
+            self._log.warn("the process that sends webhooks does not answer; it is killed, and what was under way is told again")
             self._process.signalProcess("KILL")
 
     # -- for metrics and health
@@ -228,6 +239,12 @@ class WebhookSink:
         found = gone + failing
         more = f" (and {len(found) - 3} more)" if len(found) > 3 else ""
         return "; ".join(found[:3]) + more if found else None
+
+
+def _canceling(result: Any, call: IDelayedCall) -> Any:
+    if call.active():
+        call.cancel()
+    return result
 
 
 class _Ending(ProcessProtocol):

@@ -30,7 +30,7 @@ LOOK_SECONDS = 1.0
 """How often it is looked for what owners and tools have changed."""
 FORGET_SECONDS = 60.0
 """How often records behind their retention are looked for."""
-STOP_SECONDS = 5.0
+STOP_SECONDS = 3.0
 """How long attempts under way may take when the process stops; they are made again after the next start."""
 TROUBLED_SECONDS = 300.0
 """How long an endpoint fails before it is told of as failing."""

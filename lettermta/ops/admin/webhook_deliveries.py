@@ -79,7 +79,7 @@ def _deliveries(args: argparse.Namespace, store: AccountStore) -> None:
         rows = deliveries.records(connection, webhook.id, max(args.limit, 1), status=args.status, event_id=args.event)
     finally:
         connection.close()
-    columns = ("queued", "event", "message_id", "event_id", "status", "attempt", "http_status", "seconds", "next_attempt", "problem")
+    columns = ("queued", "event", "message_id", "event_id", "status", "attempt", "http_status", "duration", "next_attempt", "problem")
     print_many(args, columns, [shown_delivery(row) for row in rows])
 
 
@@ -89,14 +89,20 @@ def _time(moment: float | None) -> str | None:
 
 def shown_delivery(row: Mapping[str, Any]) -> Mapping[str, Any]:
     """A record as it is shown."""
-    shown = {key: value for key, value in row.items() if key not in ("number", "due", "attempted", "queued")}
     return {
-        **shown,
+        "webhook_id": row["webhook_id"],
+        "event": row["event"],
+        "event_id": row["event_id"],
         "message_id": row["message_id"] or None,
-        "seconds": row["seconds"],
-        "problem": row["problem"] or None,
+        "replay": row["replay"],
         "queued": timestamp(row["queued"]),
+        "status": row["status"],
+        "attempt": row["attempt"],
         "attempted": _time(row["attempted"]),
+        "http_status": row["http_status"],
+        "duration": row["seconds"],
+        "response_body": row["response"],
+        "problem": row["problem"] or None,
         "next_attempt": _time(row["due"]),
     }
 

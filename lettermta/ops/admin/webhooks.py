@@ -6,12 +6,15 @@ import argparse
 import json
 import sys
 import time
+from urllib.parse import urlsplit
 
 from attrs import evolve
 
+from lettermta.accounts.rules import is_address
 from lettermta.accounts.shown import shown_webhook
 from lettermta.accounts.store import AccountStore
 from lettermta.accounts.webhooks import BY_OWNER, OVERLAP, Webhook, WebhookStore
+from lettermta.address_policy import permits
 from lettermta.config import kinds
 from lettermta.event import timestamp
 from lettermta.ops.admin import webhook_deliveries
@@ -71,6 +74,7 @@ def _create(args: argparse.Namespace, store: AccountStore) -> None:
         first_soft_bounce_only=bool(args.first_soft_bounce_only),
     )
     say(f"webhook {webhook.id} of project {args.project} is there; its secret can't be shown again")
+    _warn(args, webhook)
     _print_secret(args, store, webhook)
 
 
@@ -105,6 +109,7 @@ def _update(args: argparse.Namespace, store: AccountStore) -> None:
 
     webhook = WebhookStore(store).update(args.id, change)
     print_one(args, _shown(store, webhook), f"webhook {webhook.id} is changed")
+    _warn(args, webhook)
 
 
 def _rotate(args: argparse.Namespace, store: AccountStore) -> None:
@@ -145,6 +150,13 @@ def _print_secret(args: argparse.Namespace, store: AccountStore, webhook: Webhoo
         print(json.dumps({**_shown(store, webhook), "secret": webhook.secret}))
     else:
         print(webhook.secret)
+
+
+def _warn(args: argparse.Namespace, webhook: Webhook) -> None:
+    """Say it when an address that stands in the URL can never be connected to; what a name stands for is seen when it is."""
+    host = urlsplit(webhook.url).hostname or ""
+    if is_address(host) and not permits(host, args.settings.events.webhook_allow_networks):
+        say(f"nothing can be sent to {host}: [events] webhook_allow_networks doesn't name it")
 
 
 def _events(given: str | None) -> tuple[str, ...] | None:
