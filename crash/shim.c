@@ -14,6 +14,7 @@
  *                  answer) on a path that has PATH in it ("*": any, "X$": at its end); PHASE is before, after, or half (of a write)
  *   CRASH_ANSWERS  counting for CRASH_POINT begins once so many answers of the next server have been received
  *   CRASH_SWALLOW  "any PATH", "file PATH" or "directory PATH": syncs of such paths are not noted, as if they had never been called
+ *   CRASH_FAULT    a path: while there is a file, every sync fails by EIO, as on a disk that fails
  *
  * An `answer` is a piece of a socket's input that has MARKER in it: the next server has taken a message, and nobody but us knows yet.
  */
@@ -63,7 +64,7 @@ static char *watched[DESCRIPTORS];
 static char point_op[16], point_path[PATH_MAX];
 static enum phase point_phase;
 static long point_nth, answers_first;
-static char swallow_kind, swallow_path[PATH_MAX];
+static char swallow_kind, swallow_path[PATH_MAX], fault[PATH_MAX];
 
 #define REAL(name) ((__typeof__(&name))real(#name))
 
@@ -94,7 +95,7 @@ static void refuse(const char *what, const char *path)
 __attribute__((constructor)) static void begin(void)
 {
     const char *where = getenv("CRASH_JOURNAL"), *point = getenv("CRASH_POINT"), *answers = getenv("CRASH_ANSWERS");
-    const char *swallow = getenv("CRASH_SWALLOW"), *top = getenv("CRASH_ROOT");
+    const char *swallow = getenv("CRASH_SWALLOW"), *top = getenv("CRASH_ROOT"), *failing = getenv("CRASH_FAULT");
     char path[PATH_MAX], kind[16], phase[16];
     struct stat status;
 
@@ -114,6 +115,8 @@ __attribute__((constructor)) static void begin(void)
     answers_first = answers != NULL ? atol(answers) : 0;
     if (swallow != NULL && sscanf(swallow, "%15s %4095s", kind, swallow_path) == 2)
         swallow_kind = kind[0];
+    if (failing != NULL)
+        snprintf(fault, sizeof fault, "%s", failing);
     snprintf(root, sizeof root, "%s/", top);
     root_length = strlen(root);
 }
@@ -444,6 +447,10 @@ static int syncing(int fd, int (*function)(int))
 
     if (watched_path(fd) == NULL)
         return function(fd);
+    if (fault[0] && access(fault, F_OK) == 0) {
+        errno = EIO;
+        return -1;
+    }
     pthread_mutex_lock(&turn);
     phase = reached("sync", watched[fd]);
     /* What is written from now on is not covered. */

@@ -121,6 +121,8 @@ class Daemon:
     port: int
     env: Mapping[str, str]
     token: str = ""
+    wrapper: Sequence[str] = ()
+    """What the daemon's command is an argument of, if anything."""
     program: Program | None = None
     manager: socket.socket | None = None
 
@@ -134,7 +136,7 @@ class Daemon:
         """Start it, and wait until it says (as systemd would have it said) that it is ready."""
         self._listen_to_notices()
         assert self.manager is not None
-        command = [str(BIN / "twistd"), "-n", "--pidfile=", "lettermta", "-c", str(self.config)]
+        command = [*self.wrapper, str(BIN / "twistd"), "-n", "--pidfile=", "lettermta", "-c", str(self.config)]
         self.program = Program(command, env={**os.environ, **self.env, "NOTIFY_SOCKET": self._notices})
         assert self.notice() == "READY=1"
         return self.program
