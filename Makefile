@@ -96,7 +96,7 @@ bench-large: $(TESTABLE)
 
 # Takes some 14 GB of disk for a million messages, where TMPDIR says.
 bench-deep: $(TESTABLE)
-	$(BIN)/python bench/deep.py --messages $(DEEP_MESSAGES)
+	$(BIN)/python bench/deep.py --messages $(DEEP_MESSAGES) $(DEEP_OPTIONS)
 
 bench-suppressions: $(TESTABLE)
 	$(BIN)/python bench/suppressions.py

@@ -1,12 +1,13 @@
 """A deep queue: what a million waiting messages cost the daemon, and who has to wait for them.
 
-    python bench/deep.py [--messages 1000000] [--domains 1000] [--size 10240] [--directory DIRECTORY]
+    python bench/deep.py [--messages 1000000] [--domains 1000] [--size 10240] [--directory DIRECTORY] [--shared-machine]
 
 One daemon with an empty queue gives the rate to compare with. Then the spool is filled (through the spool's own interface, with the daemon
 down) with mail for so many domains, each with an MX host of its own: all but the first one refuse connections. All of it is due. The
 daemon is started on that, and measured: how long until the first message arrives, how much memory it has at the most, at what rate it
 accepts new mail, how long ``lettermta-queue stats`` takes and when ``list`` prints its first and its last line. At the end the route's
-transport becomes ``discard``, the queue drains, and the database has to shrink. Ends with 1 when a goal is missed.
+transport becomes ``discard``, the queue drains, and the database has to shrink. Ends with 1 when a goal is missed; on a machine
+that others use at the same time (``--shared-machine``) goals of time are told but not judged, those of memory and disk are.
 """
 
 from __future__ import annotations
@@ -48,11 +49,12 @@ DRAIN_RATE = 200
 class Table:
     """The rows that are printed, and whether each goal was met."""
 
+    judges_time: bool
     met: bool = True
 
-    def row(self, name: str, figure: str, goal: str = "", met: bool = True) -> None:
-        """Print one row."""
-        self.met = self.met and met
+    def row(self, name: str, figure: str, goal: str = "", met: bool = True, *, of_time: bool = False) -> None:
+        """Print one row; ``of_time``: whether it is met depends on what else the machine does."""
+        self.met = self.met and (met or (of_time and not self.judges_time))
         print(f"{name:<58} {figure:>18}  {goal and f'(goal: {goal})'} {'' if met else '<-- MISSED'}".rstrip(), flush=True)
 
 
@@ -90,7 +92,7 @@ def stats(daemon: Daemon) -> tuple[float, float]:
 
     def took(*arguments: str) -> float:
         began = time.monotonic()
-        subprocess.run([BIN / "lettermta-queue", "-c", daemon.ini, *arguments], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([BIN / "lettermta-queue", "-c", daemon.ini, *arguments], check=True, capture_output=True)
         return time.monotonic() - began
 
     return statistics.median([took("stats") for _ in range(3)]), statistics.median([took("--help") for _ in range(3)])
@@ -145,7 +147,7 @@ def measure(args: argparse.Namespace, directory: Path, table: Table) -> None:
         try:
             until(lambda: sink.read() > before, 120)
             first = time.monotonic() - began
-            table.row("first delivery after a start", f"{first:.2f} s", f"{FIRST_SECONDS:.0f} s", first <= FIRST_SECONDS)
+            table.row("first delivery after a start", f"{first:.2f} s", f"{FIRST_SECONDS:.0f} s", first <= FIRST_SECONDS, of_time=True)
             reachable = args.messages // args.domains
             until(lambda: sink.read() - before >= reachable, 300)
             table.row(f"all {reachable:,} for the one domain that takes mail are delivered", f"{time.monotonic() - began:.1f} s")
@@ -153,9 +155,15 @@ def measure(args: argparse.Namespace, directory: Path, table: Table) -> None:
             deep = rate(port, args.size)
             share = deep / empty
             table.row("accepts new mail, with the queue full", f"{deep:,.0f} messages/s")
-            table.row("of what it accepts with little in the queue", f"{share:.0%}", f"{ACCEPTED_SHARE:.0%}", share >= ACCEPTED_SHARE)
+            table.row(
+                "of what it accepts with little in the queue",
+                f"{share:.0%}",
+                f"{ACCEPTED_SHARE:.0%}",
+                share >= ACCEPTED_SHARE,
+                of_time=True,
+            )
             took, nothing = stats(daemon)
-            table.row("lettermta-queue stats", f"{took:.2f} s", f"{STATS_SECONDS:.0f} s", took <= STATS_SECONDS)
+            table.row("lettermta-queue stats", f"{took:.2f} s", f"{STATS_SECONDS:.0f} s", took <= STATS_SECONDS, of_time=True)
             table.row("  of which is the start of the tool", f"{nothing:.2f} s")
             line, last, lines, tool = listing(daemon)
             table.row("lettermta-queue list: first line", f"{line:.2f} s")
@@ -200,8 +208,9 @@ def main() -> None:
     parser.add_argument("--domains", type=int, default=1000)
     parser.add_argument("--size", type=int, default=10_240)
     parser.add_argument("--directory", type=Path, help="where the spool is to be meanwhile: on the disk that is to be measured")
+    parser.add_argument("--shared-machine", action="store_true", help="judge memory and disk alone")
     args = parser.parse_args()
-    table = Table()
+    table = Table(judges_time=not args.shared_machine)
     with tempfile.TemporaryDirectory(dir=args.directory) as directory:
         measure(args, Path(directory), table)
     if not table.met:
