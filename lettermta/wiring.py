@@ -40,6 +40,7 @@ from lettermta.events.amqp import AMQPSettings, AMQPSink
 from lettermta.events.amqp_channel import Broker
 from lettermta.events.hooks import HookSink
 from lettermta.events.json_log import JSONLog
+from lettermta.events.log_file import Rotation
 from lettermta.events.sink import IEventSink
 from lettermta.events.webhooks.own_events import disabled_event
 from lettermta.events.webhooks.process import WebhookSink
@@ -124,7 +125,9 @@ def make_sinks(config: Config, reactor: Any, hooks: Sequence[tuple[str, IEventHo
     """The readers of the outbox."""
     sinks: list[IEventSink] = [HookSink(dotted, hook, reactor) for dotted, hook in hooks]
     if config.events.json_log is not None:
-        sinks.append(JSONLog(config.events.json_log, reactor))
+        size = config.events.json_log_size
+        rotation = None if size is None else Rotation(size, config.events.json_log_keep)
+        sinks.append(JSONLog(config.events.json_log, reactor, rotation=rotation))
     if (url := config.amqp.url) is not None:
         amqp = config.amqp
         broker = Broker(url.host, url.port, url.tls, url.user, url.password, url.vhost, amqp.password_file, amqp.ca, amqp.certificate)

@@ -670,6 +670,14 @@ class Events(Section):
     json_log: Path | None = key(
         kinds.FILE, "A file that gets one line of JSON for each event.", default="", example="/var/log/lettermta/events.jsonl"
     )
+    json_log_size: int | None = key(
+        kinds.optional(kinds.SIZE),
+        "When the event log would get larger than that, a new one is begun and the old one is called .1, the one before it .2 and so on. "
+        "Empty: lettermta does not rotate it; whoever else renames it gets a new one too.",
+        default="",
+        example="100MB",
+    )
+    json_log_keep: int = key(kinds.NUMBER, "How many event logs are kept besides the one at hand, with json_log_size.", default="10")
     retention: float = key(
         kinds.DURATION, "How long events are kept to be read again; what a reader has yet to take is kept longer.", default="7d"
     )

@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from lettermta.event import Event
-from lettermta.events.log_file import LogFile
+from lettermta.events.log_file import LogFile, Rotation
 from lettermta.events.sink import Backoff, IEventSink, SinkFailed
 
 
@@ -31,11 +31,17 @@ class JSONLog:
     _log = Logger()
 
     def __init__(
-        self, path: Path | str, clock: IReactorTime, *, in_thread: Callable[..., Deferred[Any]] = deferToThread, name: str = "json_log"
+        self,
+        path: Path | str,
+        clock: IReactorTime,
+        *,
+        in_thread: Callable[..., Deferred[Any]] = deferToThread,
+        name: str = "json_log",
+        rotation: Rotation | None = None,
     ) -> None:
         self.name = name
         self.retry = Backoff(first=1.0, most=30.0)
-        self._file = LogFile(Path(path), clock.seconds)
+        self._file = LogFile(Path(path), clock.seconds, rotation)
         self._in_thread = in_thread
         self._trouble: str | None = None
 

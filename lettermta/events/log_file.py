@@ -2,6 +2,9 @@
 
 Everything here blocks, so it runs in a thread, one call at a time. A line is one event's payload as it stands. Several workers may
 append to the same file. Fails with OSError; what was written before a failure stays, and the next call carries on behind it.
+
+It can be rotated by anybody who renames it, and, where it may have only so many octets, rotates itself: ``events.jsonl`` becomes
+``events.jsonl.1``, that becomes ``.2``, and the oldest goes. A line is never split between two files.
 """
 
 from __future__ import annotations
@@ -13,6 +16,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from attrs import frozen
+
 from lettermta.event import Event
 
 TAIL = 2 * 1024 * 1024
@@ -22,11 +27,20 @@ CHECK_EVERY = 1.0
 _ID = b'{"id":"'
 
 
-class LogFile:
-    """The file at ``path``; ``seconds`` is a clock."""
+@frozen
+class Rotation:
+    """A file of more than ``size`` octets makes way for a new one; ``keep`` of those that did are kept."""
 
-    def __init__(self, path: Path, seconds: Callable[[], float]) -> None:
+    size: int
+    keep: int
+
+
+class LogFile:
+    """The file at ``path``; ``seconds`` is a clock. Without ``rotation`` it grows until somebody renames it."""
+
+    def __init__(self, path: Path, seconds: Callable[[], float], rotation: Rotation | None = None) -> None:
         self.path = path
+        self._rotation = rotation
         self._seconds = seconds
         self._descriptor: int | None = None
         self._identity = (0, 0)
@@ -66,7 +80,13 @@ class LogFile:
         fresh = self._fresh(events)
         if not fresh:
             return
-        rest = memoryview(self._owed + b"\n".join(fresh) + b"\n")
+        lines = b"\n".join(fresh) + b"\n"
+        if self._rotation is not None and self._too_large(descriptor, len(lines), self._rotation):
+            self._rotate(self._rotation)
+            self.open()
+            descriptor = self._descriptor
+            assert descriptor is not None
+        rest = memoryview(self._owed + lines)
         try:
             while rest:
                 rest = rest[os.write(descriptor, rest) :]
@@ -120,9 +140,30 @@ class LogFile:
         else:
             if (status.st_dev, status.st_ino) == self._identity:
                 return
-        self._renamed.append(self._descriptor)
-        self._descriptor = None
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """The file has another name: it is still to be synced, and nothing more is written to it."""
+        if self._descriptor is not None:
+            self._renamed.append(self._descriptor)
+            self._descriptor = None
         self._doubtful = 0
+
+    def _too_large(self, descriptor: int, more: int, rotation: Rotation) -> bool:
+        size = os.fstat(descriptor).st_size
+        return size > 0 and size + more > rotation.size
+
+    def _rotate(self, rotation: Rotation) -> None:
+        """Each step is a rename, so a crash between two of them loses nothing. A line torn at the file's end stays there."""
+        for number in range(rotation.keep - 1, 0, -1):
+            with suppress(FileNotFoundError):
+                self._numbered(number).rename(self._numbered(number + 1))
+        self.path.rename(self._numbered(1))
+        self._let_go()
+        self._owed = b""
+
+    def _numbered(self, number: int) -> Path:
+        return self.path.with_name(f"{self.path.name}.{number}")
 
     def _take_stock(self, descriptor: int) -> None:
         """Learn from the file's end which events are in it, and whether its last line is torn."""

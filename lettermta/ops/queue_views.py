@@ -13,12 +13,12 @@ from typing import Any
 from lettermta.event import timestamp
 from lettermta.ops import queue_stats
 from lettermta.ops.command_line import say
-from lettermta.ops.queue_asking import age, print_json, text
+from lettermta.ops.queue_asking import age, pair, print_json, text
 from lettermta.ops.queue_source import Source
 from lettermta.ops.queue_text import visible
 from lettermta.spool.verify import findings
 
-_EVENT_FILTERS = ("id", "event", "project", "route", "tag", "recipient")
+_EVENT_FILTERS = ("id", "event", "project", "route", "tag", "recipient", "domain")
 
 
 def add_commands(add: Callable[[str, Any, str], argparse.ArgumentParser]) -> None:
@@ -29,6 +29,8 @@ def add_commands(add: Callable[[str, Any, str], argparse.ArgumentParser]) -> Non
     telling = add("events", _events, "what was told of messages, as webhooks and the event log have it")
     for name in _EVENT_FILTERS:
         telling.add_argument(f"--{name}", type=text, metavar=name.upper(), dest=f"filter_{name}")
+    telling.add_argument("--metadata", type=pair, action="append", metavar="KEY=VALUE", help="may be given several times")
+    telling.add_argument("--age", type=age, metavar="SPAN", help="told at least that long ago, like 30m or 2h")
     telling.add_argument("--since", type=age, metavar="SPAN", help="of that time until now, like 30m or 2h")
     telling.add_argument("--follow", action="store_true", help="go on with what is told from now on")
     checking = add("verify", _verify, "check the whole spool: the database, each message's content, body files")
@@ -72,7 +74,11 @@ def _where(details: Mapping[str, Any]) -> str:
 
 def _events(args: argparse.Namespace, source: Source) -> int:
     given = {name: getattr(args, f"filter_{name}") for name in _EVENT_FILTERS}
-    filters = {name: value for name, value in given.items() if value is not None}
+    filters: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if args.metadata:
+        filters["metadata"] = dict(args.metadata)
+    if args.age is not None:
+        filters["until"] = time.time() - args.age
     if args.since is not None:
         filters["since"] = time.time() - args.since
     for row in source.ask("events", filters=filters, follow=args.follow):

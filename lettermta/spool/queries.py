@@ -184,14 +184,28 @@ _EVENT_CONDITIONS: Mapping[str, str] = {
     "route": "json_extract(CAST(payload AS TEXT), '$.context.route') = ?",
     "tag": "json_extract(CAST(payload AS TEXT), '$.data.tag') = ?",
     "recipient": "json_extract(CAST(payload AS TEXT), '$.data.recipient') = ? COLLATE NOCASE",
+    "domain": "substr(json_extract(CAST(payload AS TEXT), '$.data.recipient'), -length(?) - 1) = '@' || ? COLLATE NOCASE",
 }
+"""``metadata`` is a mapping and has a condition for each key."""
+_EVENT_METADATA = (
+    "EXISTS (SELECT 1 FROM json_each(json_extract(CAST(payload AS TEXT), '$.data.metadata')) j WHERE j.key = ? AND j.value = ?)"
+)
 
 
 def find_events(connection: sqlite3.Connection, filters: Mapping[str, Any], after: int, limit: int) -> Sequence[tuple[int, Event]]:
     """See ISpool.find_events. Raises KeyError for a filter that does not exist."""
-    where = "".join(f" AND {_EVENT_CONDITIONS[name]}" for name in filters)
+    parts: list[str] = []
+    values: list[Any] = [after]
+    for name, value in filters.items():
+        if name == "metadata":
+            parts += [_EVENT_METADATA] * len(value)
+            values += [item for pair in value.items() for item in pair]
+        else:
+            parts.append(_EVENT_CONDITIONS[name])
+            values += [value] * _EVENT_CONDITIONS[name].count("?")
+    where = "".join(f" AND {part}" for part in parts)
     statement = f"SELECT sequence, id, name, message_id, created, payload FROM event WHERE sequence > ?{where} ORDER BY sequence LIMIT ?"
-    return [(row[0], Event(*row[1:])) for row in connection.execute(statement, [after, *filters.values(), limit])]
+    return [(row[0], Event(*row[1:])) for row in connection.execute(statement, [*values, limit])]
 
 
 def trace(connection: sqlite3.Connection, identifier: str) -> Sequence[Mapping[str, Any]]:

@@ -21,7 +21,7 @@ from zope.interface.verify import verifyObject
 from lettermta.events.dispatcher import Dispatcher
 from lettermta.events.feed import LINGER
 from lettermta.events.json_log import JSONLog
-from lettermta.events.log_file import TAIL, LogFile
+from lettermta.events.log_file import TAIL, LogFile, Rotation
 from lettermta.events.sink import IEventSink
 from lettermta.testing.spool import MemorySpool
 
@@ -155,6 +155,70 @@ def test_a_file_renamed_away_is_followed_by_a_new_one(run, spool, clock, path):
     assert path.read_bytes() == after.payload + b"\n"
     clock.advance(1)
     assert spool.cursors["json_log"] == 2
+
+
+def lines_of(path):
+    """All lines of all files, the oldest first, and how many files there are."""
+    numbered = [path.with_name(f"{path.name}.{number}") for number in range(1, 100)]
+    files = [one for one in [*reversed(numbered), path] if one.exists()]
+    return [line for one in files for line in one.read_bytes().splitlines()], len(files)
+
+
+def rotating(spool, clock, path, size, keep=10):
+    dispatcher = Dispatcher(spool, [JSONLog(path, clock, in_thread=maybeDeferred, rotation=Rotation(size, keep))], clock)
+    fired(dispatcher.start())
+    clock.advance(LINGER)
+    return dispatcher
+
+
+def test_a_log_that_would_get_too_large_makes_way_for_a_new_one(spool, clock, path):
+    dispatcher = rotating(spool, clock, path, size=3000)
+    events = []
+    for _ in range(40):
+        events.append(submit(spool))
+        clock.advance(LINGER)
+    lines, files = lines_of(path)
+    assert lines == [event.payload for event in events]
+    assert files > 5
+    assert all(one.stat().st_size <= 3000 for one in path.parent.iterdir())
+    fired(dispatcher.stop())
+    assert spool.cursors["json_log"] == 40
+
+
+def test_only_so_many_logs_are_kept(spool, clock, path):
+    rotating(spool, clock, path, size=1, keep=3)
+    events = []
+    for _ in range(10):
+        events.append(submit(spool))
+        clock.advance(LINGER)
+    assert sorted(one.name for one in path.parent.iterdir()) == ["events.jsonl", *(f"events.jsonl.{number}" for number in (1, 2, 3))]
+    assert lines_of(path)[0] == [event.payload for event in events[-4:]]
+
+
+def test_a_rotated_log_is_synced_before_the_cursor_moves(spool, clock, path, monkeypatch):
+    synced, fsync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (synced.append(os.fstat(descriptor).st_ino), fsync(descriptor)))
+    rotating(spool, clock, path, size=1)
+    for _ in range(3):
+        submit(spool)
+        clock.advance(LINGER)
+    clock.advance(2)
+    assert {one.stat().st_ino for one in path.parent.iterdir()} <= set(synced)
+    assert spool.cursors["json_log"] == 3
+
+
+def test_a_log_that_cannot_be_rotated_waits_and_loses_nothing(spool, clock, path):
+    rotating(spool, clock, path, size=1, keep=1)
+    first = submit(spool)
+    clock.advance(LINGER)
+    path.with_name("events.jsonl.1").mkdir()
+    second = submit(spool)
+    with capturedLogs() as logs:
+        clock.pump([LINGER, 1, 1, 1])
+    assert len([log for log in logs if "reason" in log]) == 1
+    path.with_name("events.jsonl.1").rmdir()
+    clock.pump([10, LINGER])
+    assert lines_of(path)[0] == [first.payload, second.payload]
 
 
 def test_a_full_disk_is_said_once_waited_for_and_survived(run, spool, clock, path, file_size_limit):

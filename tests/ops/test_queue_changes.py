@@ -287,6 +287,22 @@ def test_events_are_the_documents_that_were_told(run: Run, ids: list[str]) -> No
 
 
 @pytest.mark.usefixtures("both")
+def test_events_take_the_filters_of_the_list(run: Run, ids: list[str]) -> None:
+    """What a message carries is in each of its events, and what is asked for is never part of a statement."""
+    assert run("release", "--id", ids[2]).code == os.EX_OK
+    told = run("events", "--json", "--domain", "EXAMPLE.com", "--id", ids[2]).rows
+    assert [row["event"] for row in told if row["event"] != "message.delivered"] == ["message.released"]
+    assert run("events", "--json", "--domain", "ample.com").rows == []
+    first = run("events", "--json", "--age", "1d").rows
+    assert {row["data"]["message_id"] for row in first} == {ids[0]}
+    assert len(run("events", "--json").rows) == len(first) + len(run("events", "--json", "--since", "1d").rows)
+    for value in HOSTILE:
+        for option in ("--domain", "--tag", "--recipient", "--id"):
+            assert run("events", "--json", option, value).rows == []
+        assert run("events", "--json", "--metadata", f"k={value}", "--metadata", f"{value}=1").rows == []
+
+
+@pytest.mark.usefixtures("both")
 def test_a_sound_spool_has_no_faults(run: Run) -> None:
     ran = run("verify")
     assert (ran.code, ran.out, ran.err) == (os.EX_OK, "", "3 messages checked, no faults\n")

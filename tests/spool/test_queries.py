@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from lettermta.event import CREATED, SENT, message_event
 from lettermta.message import Lane, State
 from lettermta.spool import queries
 from lettermta.spool.schema import connect
@@ -90,6 +91,37 @@ def test_a_filter_that_there_is_none_of_is_refused(filled: Desk, name: str) -> N
     with pytest.raises(KeyError):
         filled.rows({name: "x"})
     assert len(filled.rows()) == 4
+
+
+@pytest.mark.parametrize(
+    ("filters", "found"),
+    [
+        ({}, [1, 2, 3]),
+        ({"event": "message.sent"}, [2, 3]),
+        ({"tag": "orders"}, [1, 2]),
+        ({"metadata": {"k": "1"}}, [1, 2]),
+        ({"metadata": {"k": "1", "Käse": "Brot"}}, [1, 2]),
+        ({"metadata": {"k": "1", "Käse": "1"}}, []),
+        ({"metadata": {"k": "Brot"}}, []),
+        ({"recipient": "JANE@example.com"}, [2]),
+        ({"domain": "Example.ORG"}, [3]),
+        ({"domain": "ample.org"}, []),
+        ({"domain": "%"}, []),
+        ({"project": "demo", "since": NOW + 1}, [3]),
+        ({"until": NOW + 1}, [1, 2]),
+    ],
+)
+def test_events_are_found_by_what_they_tell(desk: Desk, filters: dict[str, Any], found: list[int]) -> None:
+    tagged = b'{"message_id":"x","metadata":{"k":"1","K\xc3\xa4se":"Brot"},"tag":"orders"}'
+    plain = b'{"message_id":"y","metadata":{},"tag":null}'
+    context = b'{"project":"demo","route":"outgoing"}'
+    told = [
+        message_event(CREATED, NOW, "x", tagged, context),
+        message_event(SENT, NOW, "x", tagged, context, recipient="jane@example.com"),
+        message_event(SENT, NOW + 2, "y", plain, context, recipient="joe@example.org"),
+    ]
+    desk.reactor.wait(desk.spool.tell(told))
+    assert [sequence for sequence, _ in desk.reactor.wait(desk.spool.find_events(filters, 0, 10))] == found
 
 
 def test_hostile_addresses_and_ids_are_data(desk: Desk) -> None:
