@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import email.message
 import re
 
 from attrs import define
@@ -21,8 +20,11 @@ from lettermta.delivery.leaving import split
 _LONGEST_LINE = 998
 _DEEPEST = 50
 _BARE = re.compile(rb"\r(?!\n)|(?<!\r)\n|\0")
-_LONG_LINE = re.compile(rb"[^\r\n]{%d}" % (_LONGEST_LINE + 1))
+_LONG_LINE = re.compile(rb"(?:\A|\n)[^\r\n]{%d}" % (_LONGEST_LINE + 1))
 _FIELD_END = re.compile(rb"\r\n(?![ \t])")
+_TYPE = re.compile(r"\s*([^\s()<>@,;:\\\"/\[\]?=]+/[^\s()<>@,;:\\\"/\[\]?=]+)")
+_PARAMETER = re.compile(r';\s*([^\s=;"]{1,40})\s*=\s*(?:"((?:[^"\\]|\\.)*+)"|([^\s;"]+))', re.DOTALL)
+_QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
 _IDENTITY = frozenset({"7bit", "8bit", "binary"})
 _SEALED = frozenset({"multipart/signed", "multipart/encrypted", "message/partial", "message/external-body"})
 _MESSAGES = frozenset({"message/rfc822", "message/global", "message/news"})
@@ -35,6 +37,7 @@ class Inconvertible(Exception):
 def to_seven_bit(whole: bytes, *, binary: bool) -> bytes:
     """A message in 7-bit form; ``binary``: it may hold what isn't lines, too. Raises Inconvertible."""
     head, body = split(whole)
+    _check(head, binary)
     if _clean(body, binary):
         return whole
     return _message(head, body, binary, 0)
@@ -44,6 +47,12 @@ def _clean(octets: bytes, binary: bool) -> bool:
     if not octets.isascii():
         return False
     return not binary or (_BARE.search(octets) is None and _LONG_LINE.search(octets) is None)
+
+
+def _check(head: bytes, binary: bool) -> None:
+    """A header block of binary content has to be lines all the same, or it would have another end once it is brought to them."""
+    if binary and _BARE.search(head) is not None:
+        raise Inconvertible("a header with bare line ends")
 
 
 def _message(head: bytes, body: bytes, binary: bool, depth: int) -> bytes:
@@ -67,6 +76,7 @@ def _part(octets: bytes, default: str, binary: bool, depth: int) -> bytes:
 
 def _entity(fields: _Fields, body: bytes, default: str, binary: bool, depth: int) -> bytes:
     """Header and body of one entity, converted."""
+    _check(fields.octets, binary)
     if depth > _DEEPEST:
         raise Inconvertible(f"parts within parts, more than {_DEEPEST} deep")
     if _clean(body, binary):
@@ -83,6 +93,7 @@ def _entity(fields: _Fields, body: bytes, default: str, binary: bool, depth: int
     if kind.name in _MESSAGES:
         fields.relabel("7bit")
         head, inner = split(body)
+        _check(head, binary)
         return fields.octets + b"\r\n" + (body if _clean(inner, binary) else _message(head, inner, binary, depth + 1))
     if kind.name.startswith("text/") and _BARE.search(body) is None:
         fields.put("Content-Transfer-Encoding", "quoted-printable")
@@ -130,14 +141,19 @@ def _charset(body: bytes) -> str:
 
 
 class _Kind:
-    """What a Content-Type says."""
+    """What a Content-Type says (RFC 2045 section 5.1), read here, since the standard library's reader fails on some of what there is."""
 
     def __init__(self, value: str) -> None:
-        parsed = email.message.Message()
-        parsed["Content-Type"] = value
-        self.name = parsed.get_content_type()
-        boundary = parsed.get_boundary() if self.name.startswith("multipart/") else None
-        self.boundary = boundary.encode("latin-1", "replace") if boundary else b""
+        named = _TYPE.match(value)
+        # RFC 2045 section 5.2: what can't be read is plain text.
+        self.name = named[1].lower() if named is not None else "text/plain"
+        self.boundary = b""
+        if self.name.startswith("multipart/"):
+            for parameter in _PARAMETER.finditer(value):
+                if parameter[1].lower() == "boundary":
+                    text = parameter[3] if parameter[2] is None else _QUOTED_PAIR.sub(r"\1", parameter[2])
+                    self.boundary = text.encode("latin-1").rstrip(b" ")
+                    break
 
 
 @define

@@ -132,6 +132,19 @@ def test_what_cant_be_converted_is_said_so(octets: bytes) -> None:
         to_seven_bit(HEAD + octets, binary=False)
 
 
+def test_a_binary_header_has_to_be_lines() -> None:
+    """Brought to lines later, it would end elsewhere."""
+    with pytest.raises(Inconvertible):
+        to_seven_bit(b"Subject: x\n\r\nInjected: \xfc\r\n\r\n\xfc", binary=True)
+
+
+def test_any_content_type_is_read() -> None:
+    """Found by the fuzzer: the standard library's reader fails on this one."""
+    kind = b"Content-Type: multipart/mixed; boundary*0=b; boundary*=utf-8''%FF; boundary=\"b\\ b\"\r\n\r\n"
+    message = kind + b"--b b\r\n\r\n\xfc\r\n--b b--\r\n"
+    assert b"=FC" in to_seven_bit(HEAD + message, binary=False)
+
+
 def test_a_signed_part_that_is_clean_is_no_hindrance() -> None:
     signed = b"--b\r\nContent-Type: multipart/signed; boundary=c\r\n\r\n--c\r\n\r\nclean\r\n--c\r\n\r\nsig\r\n--c--\r\n"
     message = HEAD + b"Content-Type: multipart/mixed; boundary=b\r\n\r\n" + signed + b"--b\r\n\r\n\xc3\xbc\r\n--b--\r\n"
