@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import os
 import shutil
 import subprocess
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -49,10 +52,11 @@ def _run(command: list[str]) -> tuple[bool, str]:
     return _run_as_is([*([] if os.geteuid() == 0 else ["sudo", "-n"]), *command])
 
 
-def _run_as_is(command: list[str]) -> tuple[bool, str]:
+def _run_as_is(command: list[str], folder: Path | None = None) -> tuple[bool, str]:
     try:
         result = subprocess.run(
             command,
+            cwd=folder,
             env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -64,3 +68,21 @@ def _run_as_is(command: list[str]) -> tuple[bool, str]:
     except (OSError, subprocess.TimeoutExpired) as error:
         return False, str(error)
     return result.returncode == 0, (result.stderr or result.stdout).strip()[-1000:]
+
+
+@functools.cache
+def unpacked(*packages: str) -> Path:
+    """The files of Debian's ``packages`` in a folder of their own, not installed: for what can't be beside another one that is."""
+    folder = Path(tempfile.mkdtemp(prefix="unpacked-"))
+    folder.chmod(0o755)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    download = ["apt-get", "download", "-o", "APT::Sandbox::User=root", *packages]
+    done, said = _run_as_is(download, folder)
+    if not done and _run(["apt-get", "update"])[0]:
+        done, said = _run_as_is(download, folder)
+    for package in folder.glob("*.deb"):
+        unpack, said = _run_as_is(["dpkg", "-x", str(package), str(folder / "root")])
+        done = done and unpack
+    if not done:
+        pytest.fail(f"missing Debian packages {' '.join(packages)}: {said}", pytrace=False)
+    return folder / "root"

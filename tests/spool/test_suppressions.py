@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from lettermta.event import HARD_BOUNCED, message_event
 from lettermta.interfaces import NotStored
 from lettermta.message import State
 from lettermta.spool.condition import Condition
@@ -213,6 +214,34 @@ def test_what_an_attempt_showed_of_an_address_is_in_its_commit(desk: Desk) -> No
     assert [(event.name, event.message_id) for _, event in desk.told[1:]] == [("suppression.added", "")]
     [(_, one)] = desk.reactor.wait(desk.spool.suppressions.page({}, 0, 10))
     assert one.message_id == entry.id
+
+
+def test_what_came_back_for_a_message_that_is_gone_is_told_with_what_it_showed_in_one_commit(desk: Desk) -> None:
+    message = desk.store("jane@example.com")
+    desk.record(desk.entries[0], State.DELIVERED)
+    assert desk.due() == []
+    told = message_event(HARD_BOUNCED, NOW, message.id, message.facts, message.context, recipient="jane@example.com")
+    commits: list[list[str]] = []
+
+    class Listener:
+        def entries_stored(self, entries: Any) -> None:
+            pass
+
+        def events_stored(self, events: Any) -> None:
+            commits.append([event.name for _, event in events])
+
+    desk.spool.subscribe(Listener())  # type: ignore[arg-type]
+    bounced = suppress("jane@example.com", DEMO, SuppressionReason.HARD_BOUNCE, NOW, message_id=message.id)
+    desk.reactor.wait(desk.spool.tell([told], [bounced]))
+    desk.reactor.wait(desk.spool.tell([told]))
+    assert commits == [["message.hard_bounced", "suppression.added"], ["message.hard_bounced"]]
+    shown = desk.reactor.wait(desk.spool.message(message.id))
+    assert [one["event"] for one in shown["events"]][-2:] == ["message.hard_bounced"] * 2
+    again = desk.reopened()
+    try:
+        assert found(ready(again), "jane@example.com") == {"jane@example.com": "hard_bounce"}
+    finally:
+        again.close()
 
 
 def _outcome(entry: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What a real Postfix sends back, days later for all we know, to a real daemon: from return path to event."""
+"""What a real Postfix and a real Exim send back, days later for all we know, to a real daemon: from return path to event."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from tests.delivery.returns.test_recognise import octets
+from tests.system.exim import DOMAIN, EXIM, Exim
+from tests.system.exim import ZONE as EXIMS
 from tests.system.postfix import CHUNKS, PLAIN, TLS, ZONE, Postfix
 from tests.system.program import PATIENCE, Program
 from tests.system.site import Daemon, Site, free_port, mail, submit
@@ -40,7 +42,7 @@ def postfix(back: int) -> Iterator[Postfix]:
     settings = {"transport_maps": f"inline:{{{table}}}", "relayhost": f"[127.0.0.1]:{back}", "delay_warning_time": "1s"} | {
         "smtpd_reject_unlisted_recipient": "no"
     }
-    postfix = Postfix(free_port(PLAIN, CHUNKS, TLS), settings | {"minimal_backoff_time": "1s", "queue_run_delay": "1s"})
+    postfix = Postfix(free_port(PLAIN, CHUNKS, TLS, EXIM), settings | {"minimal_backoff_time": "1s", "queue_run_delay": "1s"})
     try:
         yield postfix
     finally:
@@ -50,7 +52,7 @@ def postfix(back: int) -> Iterator[Postfix]:
 @pytest.fixture(scope="module")
 def daemon(site: Site, postfix: Postfix, back: int) -> Iterator[Daemon]:
     zone = site.directory / "postfix.json"
-    zone.write_text(json.dumps(ZONE))
+    zone.write_text(json.dumps(ZONE | EXIMS))
     dns = Program([sys.executable, "-m", "lettermta.testing.dns", "--zone", str(zone)])
     dns_port = dns.line(r"^listening (\d+)$")[1]
     settings = {
@@ -65,6 +67,16 @@ def daemon(site: Site, postfix: Postfix, back: int) -> Iterator[Daemon]:
     yield daemon
     daemon.dispose()
     dns.dispose()
+
+
+@pytest.fixture(scope="module")
+def exim(postfix: Postfix, back: int) -> Iterator[Exim]:
+    """Takes everything at its own address, and can't deliver some of it."""
+    exim = Exim(postfix.port, back)
+    try:
+        yield exim
+    finally:
+        exim.dispose()
 
 
 def send(daemon: Daemon, *recipients: str) -> str:
@@ -90,6 +102,14 @@ def test_a_bounce_of_what_was_delivered_becomes_an_event(daemon: Daemon, postfix
     assert (bounced["context"]["project"], bounced["context"]["route"]) == ("demo", "outgoing")
     [suppressed] = json.loads("[" + ",".join(daemon.admin("suppression", "list", "--project", "demo", "--json").splitlines()) + "]")[-1:]
     assert suppressed["value"] == f"nobody@{domain}"
+
+
+@pytest.mark.parametrize(("local", "word"), [("nobody", "invalid_recipient"), ("full", "mailbox_full")])
+def test_a_bounce_of_exims_too(daemon: Daemon, exim: Exim, local: str, word: str) -> None:
+    identifier = send(daemon, f"{local}@{DOMAIN}")
+    [bounced] = told(daemon.events_until(identifier, "message.hard_bounced"), "message.hard_bounced")
+    assert (bounced["data"]["recipient"], bounced["data"]["classification"]) == (f"{local}@{DOMAIN}", word), exim.log()
+    assert bounced["data"]["reported_by"] == "exim.test"
 
 
 def test_every_recipient_has_a_transaction_of_its_own_on_one_connection(daemon: Daemon, postfix: Postfix) -> None:
