@@ -44,6 +44,7 @@ from lettermta.wiring import (
     OPENINGS,
     PluggedIn,
     make_edge,
+    make_ledger,
     make_resolver,
     make_return_paths,
     make_returns,
@@ -51,6 +52,7 @@ from lettermta.wiring import (
     make_sinks,
     make_submission,
     make_tls_policies,
+    make_tls_reports,
     make_webhooks,
     plug_in,
 )
@@ -141,7 +143,9 @@ class Lettermta(Service):
         sinks = [*make_sinks(config, self._reactor, self._plugged.hooks), self._webhooks]
         self._dispatcher = Dispatcher(self._spool, sinks, self._reactor, retention=config.events.retention)
         resolver = make_resolver(config, self._reactor)
-        self._tls_policies = make_tls_policies(config, self._reactor, resolver)
+        ledger = make_ledger(config, self._reactor)
+        self._tls_policies = make_tls_policies(config, self._reactor, resolver, ledger)
+        self._tls_reports = make_tls_reports(config, self._reactor, self._directory, self._spool, resolver, ledger)
         return_paths = make_return_paths(config, self._directory)
         returns = make_returns(config, self._reactor, self._spool, return_paths)
         self._scheduler = make_scheduler(config, self._reactor, self._directory, self._spool, resolver, self._tls_policies, return_paths)
@@ -188,6 +192,7 @@ class Lettermta(Service):
     async def _start(self) -> None:
         await self._dispatcher.start()
         await self._tls_policies.start()
+        await self._tls_reports.start()
         await self._scheduler.start()
         await self._submission.scram.warm()
         for bound in self._bound:
@@ -276,6 +281,7 @@ class Lettermta(Service):
         await self._drain()
         await self._scheduler.stop()
         await self._tls_policies.stop()
+        await self._tls_reports.stop()
         await maybeDeferred(self._control.stopListening)
         await self._dispatcher.stop()
         await self._spool.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -33,7 +32,12 @@ from lettermta.delivery.suppressing import Suppressing
 from lettermta.delivery.throttling import ThrottleRules
 from lettermta.delivery.tls.decision import TLSPolicies
 from lettermta.delivery.tls.https import HTTPSClient
+from lettermta.delivery.tls.ledger import FOLDER, DayFiles, Ledger
 from lettermta.delivery.tls.mta_sts import MTASTS
+from lettermta.delivery.tls.policy import ITLSResults
+from lettermta.delivery.tls.report_mail import ReportMail
+from lettermta.delivery.tls.report_text import Submitter
+from lettermta.delivery.tls.reporting import TLSReports
 from lettermta.delivery.tls.sts_files import PolicyFiles
 from lettermta.delivery.transports.settings import DeliverySettings
 from lettermta.events.amqp import AMQPSettings, AMQPSink
@@ -207,15 +211,39 @@ def make_resolver(config: Config, reactor: Any) -> Resolver:
     return Resolver(reactor, servers, config.dns.timeout, validating=config.dns.trusted)
 
 
-def make_tls_policies(config: Config, reactor: Any, resolver: Resolver) -> TLSPolicies:
+def make_tls_policies(config: Config, reactor: Any, resolver: Resolver, results: ITLSResults) -> TLSPolicies:
     """What decides on the TLS of receivers' hosts."""
     delivery = config.delivery
     sts = None
     if delivery.mta_sts:
-        https = HTTPSClient(reactor, resolver, delivery.allow_networks, delivery.tls_ca_file)
         files = PolicyFiles(config.mta.state_dir / "mta-sts")
-        sts = MTASTS(resolver, https, files, reactor, time.time, partial(deferToThreadPool, reactor, reactor.getThreadPool()))
-    return TLSPolicies(resolver, delivery.port, delivery.dane and config.dns.trusted, sts, delivery.tls_ca_file)
+        sts = MTASTS(resolver, make_https(config, reactor, resolver), files, reactor, time.time, threads_of(reactor))
+    return TLSPolicies(resolver, delivery.port, delivery.dane and config.dns.trusted, sts, delivery.tls_ca_file, results)
+
+
+def make_https(config: Config, reactor: Any, resolver: Resolver) -> HTTPSClient:
+    """What asks receivers' web servers."""
+    return HTTPSClient(reactor, resolver, config.delivery.allow_networks, config.delivery.tls_ca_file)
+
+
+def make_ledger(config: Config, reactor: Any) -> Ledger:
+    """The book of how TLS went."""
+    return Ledger(DayFiles(config.mta.state_dir / FOLDER), time.time, threads_of(reactor))
+
+
+def tls_submitter(config: Config) -> Submitter | None:
+    """Who reports on TLS, if anyone."""
+    delivery, hostname = config.delivery, config.mta.hostname
+    if delivery.tls_report_from is None:
+        return None
+    return Submitter(delivery.tls_report_organization or hostname, delivery.tls_report_from, hostname)
+
+
+def make_tls_reports(config: Config, reactor: Any, directory: Directory, spool: ISpool, resolver: Resolver, ledger: Ledger) -> TLSReports:
+    """What sends reports on TLS."""
+    mailer = ReportMail(spool, directory, config.delivery.lifetime, time.time)
+    https = make_https(config, reactor, resolver)
+    return TLSReports(ledger, resolver, https, mailer, tls_submitter(config), reactor, time.time)
 
 
 def make_return_paths(config: Config, directory: Directory) -> ReturnPaths:

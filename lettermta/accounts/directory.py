@@ -18,7 +18,7 @@ from lettermta import metrics
 from lettermta.accounts import records
 from lettermta.accounts.dkim_keys import PrivateKey, private_key
 from lettermta.accounts.errors import AccountError, StorageUnusable, storage_faults
-from lettermta.accounts.model import Alignment, Domain, DomainKey, Project, Route, Token
+from lettermta.accounts.model import Alignment, Domain, DomainKey, Project, Route, Token, guarded
 from lettermta.accounts.schema import DATABASE, open_database, version_of
 from lettermta.accounts.vault import Unsealable, Vault, token_owner
 from lettermta.accounts.webhooks import WEBHOOKS, Webhook, webhook_of
@@ -109,8 +109,8 @@ class Directory:
         return self._current().route_slugs.get((project_id, slug))
 
     def route_by_id(self, route_id: str) -> Route | None:
-        """The route of that id."""
-        return self._current().routes.get(route_id)
+        """The route of that id, or of what :func:`~lettermta.accounts.model.unguarded` makes of it."""
+        return self._current().routes.get(guarded(route_id))
 
     def default_route(self, project_id: str) -> Route | None:
         """The project's default route; None only when there is no such project."""
@@ -162,6 +162,12 @@ class Directory:
     def webhooks(self) -> Mapping[str, Webhook]:
         """All webhooks by their ids, also those that are switched off; the same object until accounts change."""
         return self._current().webhooks
+
+    def owner(self, domain: str) -> Project | None:
+        """The first project, by slug, that has the domain."""
+        snapshot = self._current()
+        owners = [project for project in snapshot.projects.values() if domain in self.domains(project.id)]
+        return min(owners, key=lambda project: project.slug, default=None)
 
     def token(self, token_id: str) -> Token | None:
         """The token of that id, live or revoked."""

@@ -93,6 +93,27 @@ class KeyState(enum.StrEnum):
     RETIRED = "retired"
 
 
+_UNGUARDED = "~"
+
+
+def unguarded(route_id: str) -> str:
+    """The id of the same route for mail that goes out whatever is wrong with a receiver's TLS: reports on just that (RFC 8460 section 3).
+
+    Lanes with such ids are lanes apart; every question about the route is answered as for the route itself.
+    """
+    return f"{route_id}{_UNGUARDED}"
+
+
+def is_unguarded(route_id: str) -> bool:
+    """Whether an id is one of :func:`unguarded`'s."""
+    return route_id.endswith(_UNGUARDED)
+
+
+def guarded(route_id: str) -> str:
+    """The id of the route itself."""
+    return route_id.removesuffix(_UNGUARDED)
+
+
 @frozen
 class Project:
     """Owns tokens, routes and domains. ``message_size`` and ``recipients`` are None where the daemon's own limits hold."""

@@ -513,6 +513,17 @@ class Delivery(Section):
         default="yes",
         postfix="smtp_tls_policy_maps, by a server of its own",
     )
+    tls_report_from: str | None = key(
+        kinds.MAIL_ADDRESS,
+        "Who reports to receivers' domains how TLS to their hosts went (RFC 8460): an address in a domain of a project, by whose keys "
+        "reports are signed. Empty: no reports are sent, and lettermta-admin tlsrpt shows them all the same.",
+        default="",
+        shown="nobody",
+        example="tls-reports@example.com",
+    )
+    tls_report_organization: str | None = key(
+        kinds.TEXT, "How these reports call us.", default="", shown="mta.hostname", example="Example Ltd"
+    )
     tls_ca_file: Path | None = key(
         kinds.AUTHORITIES,
         "A PEM file of the authorities that verify certificates on the way out, and those of MTA-STS policies' web servers.",

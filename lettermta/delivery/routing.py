@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred, fail
 from zope.interface import implementer
 
 from lettermta.accounts.directory import Directory
-from lettermta.accounts.model import Route, RouteKind, RouteTLS, Smarthost, TransportKind
+from lettermta.accounts.model import Route, RouteKind, RouteTLS, Smarthost, TransportKind, is_unguarded
 from lettermta.config import HostPort
 from lettermta.delivery.exchange import LOOK_UP, MOST_KNOWN, Exchange, Exchanges, Lookup
 from lettermta.delivery.schedule import Schedule
@@ -107,7 +107,9 @@ class Routing:
         if self.relayhost is not None:
             return self._relayhost(self.relayhost)
         exchange = self.exchanges.get(lane.domain)
-        return self._lookup(lane.domain) if exchange is None else self._exchange(exchange, route.tls)
+        if exchange is None:
+            return self._lookup(lane.domain)
+        return self._unguarded(exchange) if is_unguarded(lane.route_id) else self._exchange(exchange, route.tls)
 
     def _lookup(self, domain: str) -> Way:
         return Way(domain, lambda: Lookup(domain, self.resolver, self.settings, self.exchanges, self.policies), domain, LOOK_UP)
@@ -131,6 +133,16 @@ class Routing:
                 self._ways.clear()
             known = self._ways[exchange.domain, tls] = (exchange, Way(key, transport, limits.together or receiver, limits))
         return known[1]
+
+    def _unguarded(self, exchange: Exchange) -> Way:
+        """For mail that must not be kept back by what is wrong with TLS."""
+        limits = self._limits(exchange.domain, exchange)
+        settings = self.settings if self.settings.tls is TLSMode.OFF else evolve(self.settings, tls=TLSMode.OPPORTUNISTIC)
+
+        def transport() -> ITransport:
+            return MXTransport(self.reactor, exchange, self.resolver, settings, None, limits)
+
+        return Way(f"{exchange.key} unguarded", transport, limits.together or exchange.key, limits)
 
     def _wanted(self, limits: Limits, tls: RouteTLS | None) -> TLSMode:
         """What is to be asked of a receiver's TLS: the rule for it comes before the route, and require before all."""

@@ -467,6 +467,41 @@ TLS_POLICIES_OUT = _delivery.counters(
     ),
 )
 TLS_RESUMED_OUT = _delivery.counter("lettermta_tls_resumed_out", "Outgoing sessions whose TLS took up an earlier one.")
+TLS_RESULTS = _delivery.counters(
+    "lettermta_tls_results",
+    "Sessions with receivers' hosts as reports on TLS count them (RFC 8460), those included that a policy forbade to begin.",
+    Label("policy", "the sort of policy", {"tlsa": "DANE", "sts": "MTA-STS", "no-policy-found": "neither"}),
+    Label(
+        "result",
+        "what came of it",
+        {
+            "success": "TLS as the policy asks for it",
+            "starttls-not-supported": "the host offers no STARTTLS",
+            "certificate-host-mismatch": "the certificate is for another name",
+            "certificate-expired": "the certificate has expired",
+            "certificate-not-trusted": "nobody that is trusted vouches for the certificate",
+            "validation-failure": "any other reason: the handshake, no TLSA record that matches, a host that the policy does not name",
+            "tlsa-invalid": "no TLSA record that can be used",
+            "dnssec-invalid": "the TLSA records could not be validated",
+            "sts-policy-fetch-error": "there is an MTA-STS policy, and it can't be fetched",
+            "sts-policy-invalid": "the MTA-STS policy is none",
+            "sts-webpki-invalid": "the certificate of the policy's web server does not verify",
+        },
+    ),
+)
+TLS_REPORTS = _delivery.counters(
+    "lettermta_tls_reports",
+    "Reports on TLS, one for each domain and day.",
+    Label(
+        "result",
+        "what came of it",
+        {
+            "sent": "handed over, or on its way by mail",
+            "unwanted": "the domain asks for none",
+            "given_up": "not to be delivered for two days",
+        },
+    ),
+)
 STS_POLICIES = _delivery.gauge("lettermta_mta_sts_policies", "MTA-STS policies that are known, expired ones not yet looked at included.")
 STS_FETCHES = _delivery.counters(
     "lettermta_mta_sts_fetches",

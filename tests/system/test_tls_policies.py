@@ -5,20 +5,28 @@ One daemon, configured as an operator would, sends a message to a domain for eac
 
 from __future__ import annotations
 
+import gzip
 import json
+import os
 import random
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from email import message_from_bytes
+from email.policy import default
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
+from lettermta.delivery.tls.ledger import FOLDER, DayFiles, day_of
+from lettermta.delivery.tls.policy import Reported
 from lettermta.delivery.tls.sts_files import Kept, PolicyFiles
 from lettermta.delivery.tls.sts_policy import Mode, STSPolicy
+from lettermta.delivery.tls.tally import DomainDay, Failed
 from lettermta.delivery.tls.tlsa import TLSA
 from tests.delivery.tls.certificates import Signed, alone, root
 from tests.system.program import PATIENCE
@@ -42,6 +50,7 @@ class Internet:
         self.plain: list[str] = []
         self.pages: dict[str, str] = {}
         self.pairs: dict[str, Path] = {}
+        self.receivers: dict[str, Receiver] = {}
         self.resolver = 0
         self.postfix: Postfix
 
@@ -61,7 +70,8 @@ class Internet:
         if certificate is not None:
             pair = str(self.pair(name, certificate))
             options = {"certificate": pair, "key": pair}
-        self.site.keep(Receiver(address, self.port, **options))
+        self.receivers[name] = Receiver(address, self.port, **options)
+        self.site.keep(self.receivers[name])
         return address
 
     def dane(self, name: str, address: str, *records: TLSA) -> None:
@@ -121,6 +131,7 @@ def populate(net: Internet, authority: Signed) -> tuple[Postfix, dict[str, str]]
         net.sts(f"{mode}-wrong", wrong, policy(mode, f"mx.{mode}-wrong.{PLAIN}"))
         net.sts(f"{mode}-stripped", bare, policy(mode, f"mx.{mode}-stripped.{PLAIN}"))
         net.sts(f"{mode}-mismatch", good, policy(mode, "mx.other.test"))
+    net.plain.append(f'_smtp._tls.enforce-mismatch TXT "v=TLSRPTv1; rua=mailto:tls@enforce-mismatch.{PLAIN}"')
     net.sts("web-wrong", wrong, policy("enforce", "mx.other.test"), net.pair("web-wrong", alone(f"mta-sts.web-wrong.{PLAIN}")))
     net.sts("no-policy", wrong, "<html>welcome</html>\n")
     net.sts("still", wrong)
@@ -152,14 +163,24 @@ def net(site: Site) -> Iterator[Internet]:
 
 @pytest.fixture(scope="module")
 def daemon(net: Internet, site: Site) -> Daemon:
-    delivery = {"port": str(net.port), "schedule": "1h", "tls_ca_file": str(net.folder / "roots.pem")}
+    delivery = {"port": str(net.port), "schedule": "1h", "tls_ca_file": str(net.folder / "roots.pem"), "tls_report_from": "tls@sender.test"}
     daemon = site.daemon("sender", {"dns": {"servers": f"127.0.0.1:{net.resolver}"}, "delivery": delivery})
     kept = PolicyFiles(daemon.directory / "state" / "mta-sts")
     enforced = STSPolicy(Mode.ENFORCE, ("mx.elsewhere.test",), 86_400)
     kept.save(f"still.{PLAIN}", Kept(enforced, "1", time.time() - 1000))
     kept.save(f"over.{PLAIN}", Kept(enforced, "1", time.time() - 100_000))
+    daemon.admin("domain", "create", "--project", "demo", "sender.test")
+    count_days_ago(daemon)
     daemon.start()
     return daemon
+
+
+def count_days_ago(daemon: Daemon) -> None:
+    """Have a report to send that is due."""
+    domain = DomainDay(f"enforce-mismatch.{PLAIN}")
+    domain.count(Reported(domain.domain, "sts"), Failed("validation-failure", f"mx.{domain.domain}"))
+    day = day_of(time.time() - 2 * 86_400)
+    DayFiles(daemon.directory / "state" / FOLDER).save(day, [orjson.dumps(domain.told())])
 
 
 # Of each domain: the policy that decides, how far TLS can be relied on, what the reply says.
@@ -236,3 +257,46 @@ def test_postfix_saw_tls(net: Internet, daemon: Daemon, sent: Mapping[str, str])
     first_attempt(daemon, sent[f"ee.{SIGNED}"])
     assert "TLSv1.3" in net.postfix.line("TLS connection established from")
     net.postfix.line(f"to=<you@ee.{SIGNED}>.*status=sent")
+
+
+def test_a_report_on_tls_arrives_although_its_receivers_tls_is_what_is_wrong(net: Internet, daemon: Daemon) -> None:
+    """RFC 8460 section 3: despite the policy that keeps all other mail back, signed, and not counted itself."""
+    [message] = net.receivers["good"].messages(1, where=lambda message: b"TLS-Report-Domain" in message["content"])
+    assert message["recipients"] == [f"tls@enforce-mismatch.{PLAIN}"] and message["sender"] == ""
+    assert message["tls"]
+    report = message_from_bytes(message["content"], policy=default)
+    assert report["TLS-Report-Domain"] == f"enforce-mismatch.{PLAIN}" and "d=sender.test" in report["DKIM-Signature"]
+    [_, attached] = report.iter_parts()
+    told = json.loads(gzip.decompress(attached.get_content()))
+    assert told["policies"][0]["failure-details"][0]["result-type"] == "validation-failure"
+
+
+def test_how_tls_went_is_on_record_when_the_daemon_has_stopped(daemon: Daemon, sent: Mapping[str, str]) -> None:
+    """RFC 8460 section 4.3, and the tool that prints reports. Last in this file, as the daemon is stopped."""
+    for identifier in sent.values():
+        first_attempt(daemon, identifier)
+    daemon.stop()
+
+    def told(domain: str) -> tuple[str, int, list[str]]:
+        report = json.loads(daemon.admin("tlsrpt", "show", "--json", domain))
+        [policy] = report["policies"]
+        failures = [each["result-type"] for each in policy.get("failure-details", ())]
+        return policy["policy"]["policy-type"], policy["summary"]["total-successful-session-count"], failures
+
+    assert told(f"ee.{SIGNED}") == ("tlsa", 1, [])
+    assert told(f"wrong.{SIGNED}") == ("tlsa", 0, ["validation-failure"])
+    assert told(f"ta-name.{SIGNED}") == ("tlsa", 0, ["certificate-host-mismatch"])
+    assert told(f"stripped.{SIGNED}") == ("tlsa", 0, ["starttls-not-supported"])
+    assert told(f"bogus.{SIGNED}") == ("tlsa", 0, ["dnssec-invalid"])
+    assert told(f"unusable.{SIGNED}") == ("tlsa", 0, ["tlsa-invalid"])
+    assert told(f"enforce.{PLAIN}") == ("sts", 1, [])
+    assert told(f"enforce-mismatch.{PLAIN}") == ("sts", 0, ["validation-failure"])
+    assert told(f"testing-wrong.{PLAIN}") == ("sts", 0, ["certificate-not-trusted"])
+    assert told(f"testing-stripped.{PLAIN}") == ("sts", 0, ["starttls-not-supported"])
+    assert told(f"testing-mismatch.{PLAIN}") == ("sts", 0, ["validation-failure"])
+    assert told(f"web-wrong.{PLAIN}") == ("sts", 0, ["sts-webpki-invalid"])
+    assert told(f"no-policy.{PLAIN}") == ("sts", 0, ["sts-policy-invalid"])
+    assert told(f"none.{PLAIN}") == ("no-policy-found", 1, [])
+    assert f"testing-wrong.{PLAIN}" in daemon.admin("tlsrpt", "list")
+    missing = daemon.tool("lettermta-admin", "tlsrpt", "show", "gone.test", check=False)
+    assert missing.returncode == os.EX_NOUSER and "nothing is known" in missing.stderr

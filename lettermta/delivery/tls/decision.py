@@ -125,7 +125,7 @@ class DomainPolicy:
         except TemporaryDNSFailure as error:
             fault = Fault(DNSSEC_INVALID, f"Looking for TLSA records of {host} failed: {error}")
             if error.rcode == "SERVFAIL":
-                self._policies.results.count(Reported(self.domain, "tlsa"), fault, host, "")
+                self._policies.results.count(Reported(self.domain, "tlsa"), fault, host, "", "")
             raise Unreachable(Reply(451, "4.7.5", fault.text)) from None
 
     def _without_dane(self, host: str, wanted: TLSMode) -> HostPolicy:
@@ -141,7 +141,7 @@ class DomainPolicy:
             judge = WebPKI((host,)) if fault is None or host in self.authenticated else None
             return HostPolicy(Kind.MTA_STS_TESTING, wanted, ClientTLS(host, judge, trust=trust), reported=reported, fault=fault)
         if fault is not None:
-            self._policies.results.count(reported, fault, host, "")
+            self._policies.results.count(reported, fault, host, "", "")
             raise Unreachable(Reply(451, "4.7.5", fault.text))
         client = ClientTLS(host, WebPKI((host,)), strict=True, trust=trust)
         return HostPolicy(Kind.MTA_STS, TLSMode.REQUIRE, client, verify=True, reported=reported)

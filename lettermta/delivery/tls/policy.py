@@ -65,9 +65,9 @@ class HostPolicy:
 class ITLSResults(Interface):
     """Is told how sessions went, for reports on TLS (RFC 8460)."""
 
-    def count(reported: Reported, fault: Fault | None, host: str, address: str) -> None:
-        """One session with a host under a policy; ``fault``: why it does not do as the policy says. ``address`` is empty where there was no
-        connection.
+    def count(reported: Reported, fault: Fault | None, host: str, address: str, source: str) -> None:
+        """One session with a host under a policy; ``fault``: why it does not do as the policy says. Its address and ours (``source``) are
+        empty where there was no connection.
         """
 
 
@@ -76,7 +76,7 @@ class ITLSResults(Interface):
 class Uncounted:
     """Where nobody is to hear of it."""
 
-    def count(self, reported: Reported, fault: Fault | None, host: str, address: str) -> None:
+    def count(self, reported: Reported, fault: Fault | None, host: str, address: str, source: str) -> None:
         """See ITLSResults."""
 
 

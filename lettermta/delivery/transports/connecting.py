@@ -78,24 +78,25 @@ class Connector:
         handshake = policy.client.handshake(self.sessions, str(target))
         protocol = ClientProtocol(self.reactor, client, handshake, str(target))
         await self._connect(target, protocol)
+        source = _own_address(protocol)
         try:
             session = await protocol.session.opened
         except Unreachable as error:
             metrics.CONNECTIONS_OUT[_not_ready(error)].inc()
             if tls is not TLSMode.OPPORTUNISTIC or not isinstance(error, TLSFailed):
-                self._count(policy, target, told_by(error, handshake))
+                self._count(policy, target, told_by(error, handshake), source)
             raise
         metrics.CONNECTIONS_OUT["ready"].inc()
         metrics.TLS_OUT[session.tls.partition(" ")[0] if session.tls else "none"].inc()
         metrics.TLS_POLICIES_OUT[policy.kind.value, session.assurance].inc()
         if session.tls and handshake.resumed:
             metrics.TLS_RESUMED_OUT.inc()
-        self._count(policy, target, told_by(failed, handshake) if failed else told_of(session, policy, handshake))
+        self._count(policy, target, told_by(failed, handshake) if failed else told_of(session, policy, handshake), source)
         return session
 
-    def _count(self, policy: HostPolicy, target: Target, told: Told) -> None:
+    def _count(self, policy: HostPolicy, target: Target, told: Told, source: str) -> None:
         if policy.reported is not None and told.counts:
-            self.results.count(policy.reported, told.fault, target.host, target.address)
+            self.results.count(policy.reported, told.fault, target.host, target.address, source)
 
     async def _connect(self, target: Target, protocol: ClientProtocol) -> None:
         endpoint = (TCP6ClientEndpoint if ":" in target.address else TCP4ClientEndpoint)(
@@ -157,6 +158,11 @@ class _OneConnection(ProtocolFactory):
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
         return self._protocol
+
+
+def _own_address(protocol: ClientProtocol) -> str:
+    transport = protocol.transport
+    return "" if transport is None else str(getattr(transport.getHost(), "host", ""))
 
 
 def _not_ready(error: Unreachable) -> str:

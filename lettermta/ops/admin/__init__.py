@@ -20,7 +20,7 @@ from lettermta.accounts.errors import AccountError, AccountExists, InvalidAccoun
 from lettermta.accounts.store import AccountStore
 from lettermta.config import ConfigError, load
 from lettermta.ops import descriptors
-from lettermta.ops.admin import domains, explain, projects, routes, suppressions, tokens, webhooks
+from lettermta.ops.admin import domains, explain, projects, routes, suppressions, tlsrpt, tokens, webhooks
 from lettermta.ops.admin.commands import Commands
 from lettermta.ops.admin.given import Declined, Misused, Unmet, Unsettled, opened, password
 from lettermta.ops.command_line import DEFAULT_CONFIG, Parser, config_path, reader_left, say
@@ -120,6 +120,7 @@ def _parser() -> Parser:
     suppressions.add_commands(Commands(nouns, "suppression", "suppressions: whom nothing is sent to", common))
     words = "tell what would become of mail to an address: hosts, TLS, limits, keys, suppression"
     explain.add_command(nouns.add_parser("explain", help=words, description=words, parents=[common], allow_abbrev=False))
+    tlsrpt.add_commands(Commands(nouns, "tlsrpt", "reports on TLS: how sessions with receivers' hosts went", common))
     check = nouns.add_parser("check-config", help="name every fault in the configuration", parents=[common], allow_abbrev=False)
     check.set_defaults(verb=None)
     return parser

@@ -34,7 +34,7 @@ class Results:
 
     told: list[tuple[str, str | None]] = field(factory=list)
 
-    def count(self, reported: Reported, fault: Fault | None, host: str, address: str) -> None:
+    def count(self, reported: Reported, fault: Fault | None, host: str, address: str, source: str) -> None:
         self.told.append((reported.type, None if fault is None else fault.kind))
 
 
