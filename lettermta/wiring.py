@@ -16,7 +16,7 @@ from zope.interface.interface import InterfaceClass
 from lettermta.accounts.directory import Directory
 from lettermta.accounts.scram_keys import ScramKeys
 from lettermta.accounts.webhooks import Webhook
-from lettermta.config import BareLineEnds, Config, EightBitHeaders, Hook, Policy, PolicyFailure, Role, Security, Unroutable
+from lettermta.config import BareLineEnds, Config, EightBitHeaders, Hook, Policy, PolicyFailure, Security, Unroutable
 from lettermta.delivery.classes import Classifier
 from lettermta.delivery.dkim.signer import Signer
 from lettermta.delivery.finishing import Finisher
@@ -248,8 +248,7 @@ def make_tls_reports(config: Config, reactor: Any, directory: Directory, spool: 
 
 def make_return_paths(config: Config, directory: Directory) -> ReturnPaths:
     """Return paths, which are of use as long as the events are kept that tell what they stand for."""
-    listening = any(listener.role is not Role.SUBMISSION for listener in config.listeners)
-    return ReturnPaths(directory, config.events.retention, time.time, listening)
+    return ReturnPaths(directory, config.events.retention, time.time, config.takes_returns)
 
 
 def make_routing(config: Config, reactor: Any, directory: Directory, resolver: IResolver, policies: TLSPolicies) -> Routing:

@@ -815,6 +815,11 @@ class Config:
     throttles: tuple[Throttle, ...] = ()
     """What ``[delivery] throttle_rules`` holds."""
 
+    @property
+    def takes_returns(self) -> bool:
+        """Whether a listener takes what comes back to return paths."""
+        return any(listener.role is not Role.SUBMISSION for listener in self.listeners)
+
     @classmethod
     def sections(cls) -> dict[str, tuple[str, type[Section]]]:
         """The sections' names in the file, in their order, each with its attribute here and its class."""

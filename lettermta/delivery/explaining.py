@@ -41,6 +41,8 @@ class Explainer:
 
     routing: Routing
     directory: Directory
+    takes_returns: bool = True
+    """Whether a listener takes what comes back to return paths."""
 
     async def explain(self, address: str, route: Route) -> dict[str, Any]:
         """What would become of a message by ``route`` to the address, as JSON."""
@@ -109,7 +111,7 @@ class Explainer:
             "domain": name,
             "signed_by": signing and signing[0],
             "keys": keys,
-            "return_path": return_path(name) if domain is not None and domain.has_return_path else None,
+            "return_path": return_path(name) if domain is not None and domain.uses_return_path(self.takes_returns) else None,
         }
 
 

@@ -15,7 +15,6 @@ from lettermta.accounts.dns_records import DNSRecord, dns_records
 from lettermta.accounts.model import Domain, DomainKey, KeyState, ReturnPathUse
 from lettermta.accounts.shown import shown_domain, shown_record
 from lettermta.accounts.store import AccountStore
-from lettermta.config import Role
 from lettermta.ops.admin.commands import Commands
 from lettermta.ops.admin.domain_check import Check, Finding, all_waiting_found, check, note
 from lettermta.ops.admin.given import Unmet, Unsettled, confirm
@@ -129,7 +128,7 @@ def _rotate(args: argparse.Namespace, store: AccountStore) -> None:
 def _update(args: argparse.Namespace, store: AccountStore) -> None:
     use = ReturnPathUse(args.return_path)
     domain = store.update_domain(store.domain(args.project, args.domain), lambda domain: evolve(domain, return_path_use=use))
-    listening = any(listener.role is not Role.SUBMISSION for listener in args.settings.listeners)
+    listening = args.settings.takes_returns
     told = "has a return path of ours" if domain.uses_return_path(listening) else "keeps its sender's address"
     print_one(args, shown_domain(domain, args.project), f"mail from {domain.name} {told} from now on")
     if not listening and use is not ReturnPathUse.OFF:

@@ -70,7 +70,7 @@ def _asked(args: argparse.Namespace, address: str, route: Route) -> Told:
         await policies.start()
         try:
             routing = make_routing(args.settings, reactor, directory, resolver, policies)
-            return await Explainer(routing, directory).explain(address, route)
+            return await Explainer(routing, directory, args.settings.takes_returns).explain(address, route)
         finally:
             await policies.stop()
 
