@@ -375,8 +375,8 @@ class IDeliveries(Interface):
     def changed_by_others() -> Deferred[bool]:
         """Whether another process has written since it was asked last."""
 
-    def expire(before: float, problem: str) -> Deferred[int]:
-        """End the deliveries that wait since before that time, for the reason ``problem``; fires with how many."""
+    def expire(webhook_id: str, before: float, problem: str) -> Deferred[int]:
+        """End some deliveries of a webhook that wait since before that time, for the reason ``problem``; fires with how many."""
 
     def forget(before: float, webhook_ids: Sequence[str]) -> Deferred[int]:
         """Forget some records of deliveries that were over before that time, and some of webhooks that are not among those; fires with how

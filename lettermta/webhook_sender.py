@@ -43,7 +43,7 @@ THREADS = 32
 """Look-ups of names that may wait at the same time."""
 LOCK_SECONDS = 15.0
 """How long a process of a daemon that died may hold the lock."""
-CONDITION_SECONDS = 1.0
+CONDITION_SECONDS = 5.0
 """How often it tells how it goes."""
 
 _log = Logger()

@@ -232,7 +232,11 @@ def _delivery(row: tuple[Any, ...]) -> Delivery:
 
 def waiting(connection: sqlite3.Connection) -> Mapping[str, tuple[int, float]]:
     """Of each webhook with deliveries that are not over: how many there are, and since when the first one waits."""
-    rows = connection.execute("SELECT webhook, COUNT(*), MIN(queued) FROM delivery WHERE due IS NOT NULL GROUP BY webhook")
+    # The inner one reads the index alone, some 50 ms for a million.
+    rows = connection.execute(
+        "SELECT webhook, waiting, (SELECT queued FROM delivery WHERE number = first) FROM"
+        " (SELECT webhook, COUNT(*) AS waiting, MIN(number) AS first FROM delivery WHERE due IS NOT NULL GROUP BY webhook)"
+    )
     return {webhook_id: (count, oldest) for webhook_id, count, oldest in rows}
 
 
@@ -258,13 +262,16 @@ def _sync(connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA synchronous = NORMAL")
 
 
-def _expire(connection: sqlite3.Connection, before: float, problem: str) -> int:
+def _expire(connection: sqlite3.Connection, webhook_id: str, before: float, problem: str) -> int:
+    """One step of giving up, from what is due earliest on: it has waited longest, or waits for an attempt that never comes."""
+
     def work(connection: sqlite3.Connection) -> int:
         statement = (
             "UPDATE delivery SET status = CASE status WHEN ? THEN ? ELSE status END, due = NULL, payload = NULL, problem = ?,"
-            " attempted = COALESCE(attempted, queued) WHERE due IS NOT NULL AND queued < ?"
+            " attempted = COALESCE(attempted, queued) WHERE number IN (SELECT number FROM (SELECT number, queued FROM delivery"
+            " WHERE webhook = ? AND due IS NOT NULL ORDER BY due, number LIMIT ?) WHERE queued < ?)"
         )
-        values = (DeliveryStatus.PENDING.value, DeliveryStatus.FAILED.value, problem, before)
+        values = (DeliveryStatus.PENDING.value, DeliveryStatus.FAILED.value, problem, webhook_id, TRIM_ROWS, before)
         return connection.execute(statement, values).rowcount
 
     count: int = _transaction(connection, work)
@@ -335,9 +342,9 @@ class Deliveries:
         """See IDeliveries."""
         return self._thread.ask(_changed_by_others, self._seen)
 
-    def expire(self, before: float, problem: str) -> Deferred[int]:
+    def expire(self, webhook_id: str, before: float, problem: str) -> Deferred[int]:
         """See IDeliveries."""
-        return self._thread.ask(_expire, before, problem)
+        return self._thread.ask(_expire, webhook_id, before, problem)
 
     def forget(self, before: float, webhook_ids: Sequence[str]) -> Deferred[int]:
         """See IDeliveries."""

@@ -100,7 +100,7 @@ def test_what_is_over_and_old_is_forgotten_and_what_belongs_to_nobody(connection
     assert deliveries._forget(connection, 20.0, ["w1"]) == 2
     assert [row["event_id"] for row in deliveries.records(connection, "w1", 10)] == ["new", "waits"]
     assert deliveries.records(connection, "w2", 10) == []
-    assert deliveries._expire(connection, 5.0, "given up") == 1
+    assert deliveries._expire(connection, "w1", 5.0, "given up") == 1
     (row,) = deliveries.records(connection, "w1", 1, event_id="waits")
     assert (row["status"], row["due"], row["problem"]) == ("failed", None, "given up")
     assert waits.event_id == "waits"

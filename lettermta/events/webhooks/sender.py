@@ -230,7 +230,11 @@ class Sender:
         longest = self._settings.schedule.longest
         try:
             problem = f"given up: it could not be told within {longest / 86_400:.1f} days"
-            if count := await self._deliveries.expire(self._now() - longest, problem):
+            count = 0
+            for webhook_id in list(self._known):
+                while self._forgetting.running and (more := await self._deliveries.expire(webhook_id, self._now() - longest, problem)):
+                    count += more
+            if count:
                 self._log.warn(
                     "{count} deliveries to webhooks are given up: they waited for {days:.1f} days", count=count, days=longest / 86_400
                 )

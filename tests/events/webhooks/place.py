@@ -173,8 +173,8 @@ class DirectDeliveries:
     def changed_by_others(self):
         return maybeDeferred(deliveries._changed_by_others, self.connection, self._seen)
 
-    def expire(self, before, problem):
-        return maybeDeferred(deliveries._expire, self.connection, before, problem)
+    def expire(self, webhook_id, before, problem):
+        return maybeDeferred(deliveries._expire, self.connection, webhook_id, before, problem)
 
     def forget(self, before, webhook_ids):
         return maybeDeferred(deliveries._forget, self.connection, before, webhook_ids)
