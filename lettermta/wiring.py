@@ -34,7 +34,7 @@ from lettermta.delivery.tls.decision import TLSPolicies
 from lettermta.delivery.tls.https import HTTPSClient
 from lettermta.delivery.tls.ledger import FOLDER, DayFiles, Ledger
 from lettermta.delivery.tls.mta_sts import MTASTS
-from lettermta.delivery.tls.policy import ITLSResults
+from lettermta.delivery.tls.policy import UNCOUNTED, ITLSResults
 from lettermta.delivery.tls.report_mail import ReportMail
 from lettermta.delivery.tls.report_text import Submitter
 from lettermta.delivery.tls.reporting import TLSReports
@@ -211,7 +211,7 @@ def make_resolver(config: Config, reactor: Any) -> Resolver:
     return Resolver(reactor, servers, config.dns.timeout, validating=config.dns.trusted)
 
 
-def make_tls_policies(config: Config, reactor: Any, resolver: Resolver, results: ITLSResults) -> TLSPolicies:
+def make_tls_policies(config: Config, reactor: Any, resolver: Resolver, results: ITLSResults = UNCOUNTED) -> TLSPolicies:
     """What decides on the TLS of receivers' hosts."""
     delivery = config.delivery
     sts = None
