@@ -256,8 +256,8 @@ class ISpool(Interface):
     def trace(message_id: str) -> Deferred[Sequence[Mapping[str, Any]]]:
         """Each attempt that is kept of a message, in the order of time."""
 
-    def figures(by: str) -> Deferred[Sequence[Mapping[str, Any]]]:
-        """What is in the queue, counted by ``domain``, ``project``, ``route``, ``tag`` or ``state``."""
+    def figures(by: str, filters: Mapping[str, Any]) -> Deferred[Sequence[Mapping[str, Any]]]:
+        """What is in the queue and passes ``filters``, counted by ``lane``, ``domain``, ``project``, ``route``, ``tag`` or ``state``."""
 
     def daily(by: str, since: float, project: str | None) -> Deferred[Sequence[Mapping[str, Any]]]:
         """What became of the mail from the day (UTC) of ``since`` on, of one project or all: a row for each ``tag`` with its days, or for

@@ -112,7 +112,9 @@ class Routing:
         return self._unguarded(exchange) if is_unguarded(lane.route_id) else self._exchange(exchange, route.tls)
 
     def _lookup(self, domain: str) -> Way:
-        return Way(domain, lambda: Lookup(domain, self.resolver, self.settings, self.exchanges, self.policies), domain, LOOK_UP)
+        last = self.exchanges.last(domain)
+        name = domain if last is None else self._exchange(last, None).flow
+        return Way(domain, lambda: Lookup(domain, self.resolver, self.settings, self.exchanges, self.policies), domain, LOOK_UP, name)
 
     def _exchange(self, exchange: Exchange, tls: RouteTLS | None) -> Way:
         known = self._ways.get((exchange.domain, tls))

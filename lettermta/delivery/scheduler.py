@@ -235,6 +235,11 @@ class Scheduler:
             if destination is not None:
                 destination.hurry()
 
+    def destination_of(self, lane: Lane) -> str:
+        """The name of the destination that a lane's mail goes to, as far as that is known."""
+        way = self._way(lane)
+        return way.name or way.flow
+
     def _let_go(self, lane: LaneQueue) -> None:
         if lane.way is not None:
             self._destinations[lane.way].withdraw(lane)

@@ -25,6 +25,8 @@ class Way:
     """Makes what opens channels."""
     flow: str
     limits: Limits = NO_RULE
+    name: str = ""
+    """What it is called for people, where that is not the flow."""
 
 
 class Elsewhere(Exception):

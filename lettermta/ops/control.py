@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+from base64 import b64encode
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -207,12 +208,35 @@ class ControlProtocol(LineOnlyReceiver):
             self._row(row)
 
     async def _stats(self, request: Mapping[str, Any]) -> None:
-        for row in await self._spool.figures(request["by"]):
+        for row in await self._working.stats(request["by"], request["filters"]):
             self._row(row)
 
     async def _daily(self, request: Mapping[str, Any]) -> None:
         for row in await self._spool.daily(request["by"], request["since"], request["project"]):
             self._row(row)
+
+    async def _content(self, request: Mapping[str, Any]) -> None:
+        """The octets of a message in pieces, nothing where it is not in the queue, and ``damaged`` where they are not what was stored."""
+        [*found], _ = await self._spool.entries({"id": request["id"]}, 0, 1)
+        for entry in found:
+            try:
+                content = await self._spool.load(entry)
+            except LookupError as fault:
+                self._row({"damaged": str(fault)})
+                return
+            whole = content.whole()
+            if whole is not None:
+                self._octets(whole)
+                return
+            async for piece in content.pieces():
+                self._octets(piece)
+                if self._gone:
+                    return
+                if self._drained is not None:
+                    await self._drained
+
+    def _octets(self, octets: bytes) -> None:
+        self._row({"octets": b64encode(octets).decode()})
 
     async def _events(self, request: Mapping[str, Any]) -> None:
         """Events behind a sequence number; with ``follow`` also those to come, as long as somebody listens."""
@@ -271,6 +295,7 @@ _VERBS: Mapping[str, Callable[..., Awaitable[None]]] = {
     "add_rule": ControlProtocol._add_rule,
     "drop_rule": ControlProtocol._drop_rule,
     "trace": ControlProtocol._trace,
+    "content": ControlProtocol._content,
     "stats": ControlProtocol._stats,
     "daily": ControlProtocol._daily,
     "events": ControlProtocol._events,

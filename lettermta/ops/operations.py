@@ -14,9 +14,12 @@ from twisted.internet.defer import Deferred
 from lettermta.accounts.directory import Directory
 from lettermta.interfaces import ISpool
 from lettermta.message import Change, Changed, HoldRule, Lane, Operation, QueueEntry, Reply
+from lettermta.spool.figures import LANE, merged
 
 STEP = 500
 """Recipients of one commit."""
+DESTINATION = "destination"
+"""What is counted by where delivery is asked which lanes share one."""
 BOUNCE = "bounce"
 """The operation that needs delivery, which judges and tells."""
 
@@ -35,6 +38,9 @@ class Delivery(Protocol):
 
     def look(self, lane: Lane, key: str, flow: str) -> Mapping[str, object]:
         """How a destination stands."""
+
+    def destination_of(self, lane: Lane) -> str:
+        """The name of the destination that a lane's mail goes to, as far as that is known."""
 
 
 def change_of(request: Mapping[str, Any], now: float) -> Change:
@@ -57,6 +63,14 @@ class Operations:
     def count(self, request: Mapping[str, Any]) -> Deferred[int]:
         """How many recipients the request is for."""
         return self._spool.count(self._change(request), request["filters"])
+
+    async def stats(self, by: str, filters: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+        """What is in the queue, counted by destination too."""
+        if by != DESTINATION:
+            return await self._spool.figures(by, filters)
+        rows = await self._spool.figures(LANE, filters)
+        lanes = [(row, Lane(row["route_id"], row["domain"])) for row in rows]
+        return merged([{**row, by: self._delivery.destination_of(lane)} for row, lane in lanes], by)
 
     async def steps(self, request: Mapping[str, Any]) -> AsyncIterator[int]:
         """Do what is asked, and tell after each step how many recipients it changed."""

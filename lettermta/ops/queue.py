@@ -12,7 +12,9 @@ import io
 import os
 import sys
 import time
+from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from lettermta.config import ConfigError, load
@@ -21,7 +23,7 @@ from lettermta.message import FINAL, WAITING
 from lettermta.ops import queue_changes, queue_top, queue_views
 from lettermta.ops.command_line import Parser, config_path, reader_left, say
 from lettermta.ops.privileges import become_owner
-from lettermta.ops.queue_asking import add_filters, filters_of, print_json, text
+from lettermta.ops.queue_asking import UsageFault, add_filters, add_message, chosen, filters_of, print_json
 from lettermta.ops.queue_source import DaemonFault, NeedsDaemon, Source, files, source
 from lettermta.ops.queue_text import Listing, message_lines
 from lettermta.spool.offline import SpoolTaken
@@ -52,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FileNotFoundError as fault:
         say(str(fault))
         return os.EX_NOINPUT
-    except queue_changes.UsageFault as fault:
+    except UsageFault as fault:
         say(f"lettermta-queue: {fault}")
         return os.EX_USAGE
     except NeedsDaemon as fault:
@@ -107,9 +109,20 @@ def _object(row: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _show(args: argparse.Namespace, source: Source) -> int:
-    message = source.message(args.id)
+    if args.content:
+        return _show_content(args, source)
+    code = os.EX_OK
+    for number, identifier in enumerate(chosen(args, source)):
+        if number and not args.json:
+            print()
+        code = max(code, _show_message(args, source, identifier))
+    return code
+
+
+def _show_message(args: argparse.Namespace, source: Source, identifier: str) -> int:
+    message = source.message(identifier)
     if message is None:
-        say(f"there is no message {args.id} in the spool, and no event of it is kept")
+        say(f"there is no message {identifier} in the spool, and no event of it is kept")
         return os.EX_NOHOST
     shown = dict(message)
     for key in ("created", "expires"):
@@ -127,6 +140,35 @@ def _show(args: argparse.Namespace, source: Source) -> int:
     return os.EX_OK
 
 
+def _show_content(args: argparse.Namespace, source: Source) -> int:
+    """The octets of one message as they are stored, or (``--json``) as text where they are UTF-8."""
+    if args.message is None:
+        raise UsageFault("--content is of one message: give its ID")
+    rows = source.ask("content", id=args.message)
+    first = next(rows, None)
+    if first is None:
+        say(f"there is no message {args.message} in the queue")
+        return os.EX_NOHOST
+    if "damaged" in first:
+        say(first["damaged"])
+        return os.EX_DATAERR
+    pieces = (b64decode(row["octets"]) for row in chain((first,), rows))
+    if args.json:
+        print_json({"id": args.message, **_as_text(b"".join(pieces))})
+        return os.EX_OK
+    for piece in pieces:
+        sys.stdout.buffer.write(piece)
+    sys.stdout.buffer.flush()
+    return os.EX_OK
+
+
+def _as_text(octets: bytes) -> Mapping[str, str]:
+    try:
+        return {"content": octets.decode()}
+    except UnicodeDecodeError:
+        return {"content_base64": b64encode(octets).decode()}
+
+
 # -- the command line
 
 
@@ -137,7 +179,8 @@ def _parser() -> Parser:
     listing = _command(commands, "list", _list, "one line for each recipient that is not finished")
     add_filters(listing)
     showing = _command(commands, "show", _show, "all about one message, also when it has left the queue and its events are kept")
-    showing.add_argument("id", type=text, metavar="ID")
+    add_message(showing)
+    showing.add_argument("--content", action="store_true", help="the message itself, as it is stored")
     for room in (queue_changes, queue_views, queue_top):
         room.add_commands(lambda name, run, words: _command(commands, name, run, words))
     return parser

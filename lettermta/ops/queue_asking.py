@@ -6,13 +6,19 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from lettermta.config import kinds
 from lettermta.config.faults import Wrong
 from lettermta.message import State
+from lettermta.ops.queue_source import Source
+
+
+class UsageFault(Exception):
+    """The command line asks for what does not go together."""
+
 
 FILTERS = ("id", "project", "route", "tag", "sender", "recipient", "domain", "state", "reason")
 LONGEST_REASON = 300
@@ -28,6 +34,28 @@ def add_filters(command: argparse.ArgumentParser, *, own_reason: bool = False) -
         command.add_argument(*options, type=text, choices=choices, metavar=name.upper(), help=words, dest=f"filter_{name}")
     command.add_argument("--metadata", type=pair, action="append", metavar="KEY=VALUE", help="may be given several times")
     command.add_argument("--age", type=age, metavar="SPAN", help="accepted at least that long ago, like 30m or 2h")
+
+
+def chosen(args: argparse.Namespace, source: Source) -> Iterator[str]:
+    """The ids of the messages that a command is for: the one that is named, and those in the queue that pass the filters."""
+    filters = filters_of(args)
+    if (args.message is None) is not bool(filters):
+        raise UsageFault("give the ID of a message, or filters for those in the queue")
+    if args.message is not None:
+        yield args.message
+    elif filters.keys() == {"id"}:
+        yield filters["id"]
+    else:
+        last = None
+        for row in source.recipients(filters):
+            if row["id"] != last:  # the recipients of one message stand together
+                yield (last := row["id"])
+
+
+def add_message(command: argparse.ArgumentParser) -> None:
+    """Let a command be for one message by its id, or for those that pass filters."""
+    command.add_argument("message", type=text, nargs="?", metavar="ID")
+    add_filters(command)
 
 
 def filters_of(args: argparse.Namespace) -> dict[str, Any]:

@@ -15,10 +15,10 @@ from typing import Any
 
 from lettermta.event import timestamp
 from lettermta.ops.command_line import say
-from lettermta.ops.queue_asking import add_filters, filters_of, line, pair, print_json, text
+from lettermta.ops.queue_asking import UsageFault, add_filters, filters_of, line, pair, print_json, text
 from lettermta.ops.queue_source import Source
 from lettermta.ops.queue_text import visible
-from lettermta.spool.changes import RULE_CONDITIONS
+from lettermta.spool.changes import RULE_CONDITIONS, new_conditions
 
 DONE = {
     "hold": "held",
@@ -44,10 +44,6 @@ _WORDS = {
 }
 
 
-class UsageFault(Exception):
-    """The command line asks for what does not go together."""
-
-
 def add_commands(add: Callable[[str, Any, str], argparse.ArgumentParser]) -> None:
     """Add every command of this module."""
     for name in DONE:
@@ -60,9 +56,10 @@ def add_commands(add: Callable[[str, Any, str], argparse.ArgumentParser]) -> Non
             command.add_argument("--reason", dest="why", type=line, metavar="TEXT", help="why, as the last reply will say")
         if name == "reroute":
             command.add_argument("--to", type=text, required=True, metavar="ROUTE", help="a route of the project that --project names")
-        if name == "hold":
+        if name in ("hold", "release"):
             words = f"a standing rule: {', '.join(RULE_CONDITIONS)}; all have to be met, by new mail too"
             command.add_argument("--where", type=_condition, nargs="+", action="extend", metavar="NAME=VALUE", help=words)
+        if name == "hold":
             command.add_argument("--rules", action="store_true", help="list the standing rules")
         if name == "release":
             command.add_argument("--rule", type=int, metavar="NUMBER", help="end a standing rule, and release what it held")
@@ -81,6 +78,8 @@ def _change(args: argparse.Namespace, source: Source) -> int:
         return _list_rules(args, source)
     if args.operation == "hold" and args.where:
         return _add_rule(args, source, filters)
+    if args.operation == "release" and args.where:
+        return _drop_rules(args, source, filters)
     if args.operation == "release" and args.rule is not None:
         return _drop_rule(args, source, filters)
     if bool(filters) == args.all:
@@ -177,6 +176,19 @@ def _add_rule(args: argparse.Namespace, source: Source, filters: Mapping[str, An
         say(f"rule {rule['id']} holds {_where(rule)}")
     _tell(args, done, rule=rule["id"])
     return os.EX_OK
+
+
+def _drop_rules(args: argparse.Namespace, source: Source, filters: Mapping[str, Any]) -> int:
+    """End the rules that have exactly these conditions."""
+    conditions = new_conditions(dict(args.where))
+    found = [rule["id"] for rule in source.ask("rules") if rule["where"] == conditions]
+    if not found:
+        say(f"there is no rule where {_where({'where': conditions})}")
+        return os.EX_NOHOST
+    code = os.EX_OK
+    for args.rule in found:
+        code = code or _drop_rule(args, source, filters)
+    return code
 
 
 def _drop_rule(args: argparse.Namespace, source: Source, filters: Mapping[str, Any]) -> int:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import socket
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from lettermta.message import Change, Operation
 from lettermta.ops.control import PAGE, SOCKET
-from lettermta.ops.operations import STEP, change_of, rule_row
+from lettermta.ops.operations import DESTINATION, STEP, change_of, rule_row
 from lettermta.ops.suppressing import asked_for, reason_of, scope_of, suppression_row
 from lettermta.spool.offline import Offline
 
@@ -86,7 +87,8 @@ class Files:
             "add_rule": self._add_rule,
             "drop_rule": self._drop_rule,
             "trace": lambda id: iter(self._spool.trace(id)),
-            "stats": lambda by: iter(self._spool.figures(by)),
+            "content": self._content,
+            "stats": self._stats,
             "daily": lambda by, since, project: iter(self._spool.daily(by, since, project)),
             "events": self._events,
             "suppressions": self._suppressions,
@@ -114,6 +116,19 @@ class Files:
     def _show(self, id: str) -> Iterator[Row]:
         shown = self.message(id)
         return iter(() if shown is None else (shown,))
+
+    def _stats(self, by: str, filters: Row) -> Iterator[Row]:
+        if by == DESTINATION:
+            # Which domains share their hosts is known to delivery alone.
+            return ({by: row.pop("domain"), **row} for row in map(dict, self._spool.figures("domain", filters)))
+        return iter(self._spool.figures(by, filters))
+
+    def _content(self, id: str) -> Iterator[Row]:
+        try:
+            for piece in self._spool.content(id):
+                yield {"octets": b64encode(piece).decode()}
+        except LookupError as fault:
+            yield {"damaged": str(fault)}
 
     def _events(self, filters: Row, after: int = 0, follow: bool = False) -> Iterator[Row]:
         if follow:

@@ -11,13 +11,15 @@ from typing import Any
 
 from lettermta.event import timestamp
 from lettermta.ops.command_line import say
-from lettermta.ops.queue_asking import print_json, text
-from lettermta.ops.queue_changes import UsageFault
+from lettermta.ops.operations import DESTINATION
+from lettermta.ops.queue_asking import UsageFault, add_filters, filters_of, print_json
 from lettermta.ops.queue_source import Source
 from lettermta.ops.queue_text import span, visible
 from lettermta.spool.daily import KEEP_DAYS
 from lettermta.spool.figures import GROUPS
 
+COUNTED = (DESTINATION, *GROUPS)
+"""What the queue can be counted by."""
 DAYS = 7
 _STATES = ("queued", "scheduled", "deferred", "held", "quarantined")
 _STATS = "{:>9} {:>9} {:>9} {:>9} {:>9} {:>6} {:>6}  {:<30}  {}"
@@ -28,9 +30,9 @@ _TAG = "  {:<20}"
 def add_command(add: Callable[[str, Any, str], argparse.ArgumentParser]) -> None:
     """Add the command."""
     counting = add("stats", _stats, "what is in the queue, counted; by tag and day also what became of the mail")
-    counting.add_argument("--by", choices=(*GROUPS, "day"), default="domain", help="what to count by (default: domain)")
+    add_filters(counting)
+    counting.add_argument("--by", choices=(*COUNTED, "day"), default=COUNTED[0], help=f"what to count by (default: {COUNTED[0]})")
     counting.add_argument("--days", type=_days, metavar="N", help=f"by tag or day: of so many days, today among them (default: {DAYS})")
-    counting.add_argument("--project", type=text, metavar="SLUG", help="by tag or day: the mail of this project alone")
 
 
 def _days(value: str) -> int:
@@ -40,11 +42,16 @@ def _days(value: str) -> int:
 
 
 def _stats(args: argparse.Namespace, source: Source) -> int:
-    if args.by in ("tag", "day"):
-        return _stats_by_day(args, source)
-    if args.days is not None or args.project is not None:
-        raise UsageFault("--days and --project go with --by tag or --by day")
-    rows = list(source.ask("stats", by=args.by))
+    filters = filters_of(args)
+    # What is kept of other days knows projects, and tags, and nothing else of a message.
+    told = filters.keys() <= {"project"}
+    if args.by == "day" and not told:
+        raise UsageFault("--by day goes with --project alone")
+    if args.by == "day" or (args.by == "tag" and told):
+        return _stats_by_day(args, source, filters)
+    if args.days is not None:
+        raise UsageFault("--days goes with --by tag or --by day, for all mail or that of one --project")
+    rows = list(source.ask("stats", by=args.by, filters=filters))
     if args.json:
         for row in rows:
             print_json(_shown(row))
@@ -55,11 +62,10 @@ def _stats(args: argparse.Namespace, source: Source) -> int:
     return os.EX_OK
 
 
-def _stats_by_day(args: argparse.Namespace, source: Source) -> int:
+def _stats_by_day(args: argparse.Namespace, source: Source, filters: Mapping[str, Any]) -> int:
     since = time.time() - ((args.days or DAYS) - 1) * 86_400
-    told = list(source.ask("daily", by=args.by, since=since, project=args.project))
-    # The queue is counted for all projects at once, so for one of them there are the figures by day alone.
-    queue = list(source.ask("stats", by="tag")) if args.by == "tag" and args.project is None else []
+    told = list(source.ask("daily", by=args.by, since=since, project=filters.get("project")))
+    queue = list(source.ask("stats", by="tag", filters=filters)) if args.by == "tag" else []
     if args.json:
         for row in _joined(queue, told) if args.by == "tag" else told:
             print_json(_shown(row))
@@ -70,7 +76,7 @@ def _stats_by_day(args: argparse.Namespace, source: Source) -> int:
         print()
     for line in _told_lines(told, args.by):
         print(line)
-    if args.by == "tag" and args.project is None:
+    if args.by == "tag":
         _say_count(queue)
     return os.EX_OK
 

@@ -97,6 +97,8 @@ def message_lines(shown: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name:<10} {_value(value)}"
     for key, value in shown.get("metadata", {}).items():
         yield f"{'metadata':<10} {visible(key)} = {visible(value)}"
+    for name, asked in shown.get("options", {}).items():
+        yield f"{'option':<10} {visible(name)} = {visible(str(asked))}"
     if not shown["recipients"]:
         yield f"{'state':<10} no longer in the queue"
     for row in shown["recipients"]:

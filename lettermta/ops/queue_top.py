@@ -16,31 +16,31 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from lettermta.ops.queue_changes import UsageFault
+from lettermta.ops.queue_asking import UsageFault, add_filters, filters_of
 from lettermta.ops.queue_source import Source
-from lettermta.ops.queue_stats import stats_lines
+from lettermta.ops.queue_stats import COUNTED, stats_lines
 from lettermta.ops.queue_text import cut
-from lettermta.spool.figures import GROUPS
 
 EVERY = 1.0
 """Seconds between two looks."""
-_KEYS = {name[0]: name for name in GROUPS}
+_KEYS = {"d": "destination", "n": "domain", "p": "project", "r": "route", "t": "tag", "s": "state"}
 _ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 
 
 def add_commands(add: Callable[[str, Any, str], argparse.ArgumentParser]) -> None:
     """Add the command."""
     command = add("top", _top, "what is in the queue, live; q quits")
-    command.add_argument("--by", choices=GROUPS, default="domain", help="what to count by (default: domain)")
+    add_filters(command)
+    command.add_argument("--by", choices=COUNTED, default=COUNTED[0], help=f"what to count by (default: {COUNTED[0]})")
 
 
 def _top(args: argparse.Namespace, source: Source) -> int:
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageFault("top is for a terminal: elsewhere there is stats")
-    by = args.by
+    by, filters = args.by, filters_of(args)
     with _screen():
         while True:
-            rows = list(source.ask("stats", by=by))
+            rows = list(source.ask("stats", by=by, filters=filters))
             _draw(rows, by)
             key = _key(time.monotonic() + EVERY)
             if key in ("q", "Q", "\x03", "\x04"):

@@ -10,46 +10,53 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lettermta.event import timestamp
+from lettermta.event import NAMES, timestamp
 from lettermta.ops import queue_stats
 from lettermta.ops.command_line import say
-from lettermta.ops.queue_asking import age, pair, print_json, text
+from lettermta.ops.queue_asking import add_filters, add_message, age, chosen, filters_of, print_json
 from lettermta.ops.queue_source import Source
 from lettermta.ops.queue_text import visible
 from lettermta.spool.verify import findings
-
-_EVENT_FILTERS = ("id", "event", "project", "route", "tag", "recipient", "domain")
 
 
 def add_commands(add: Callable[[str, Any, str], argparse.ArgumentParser]) -> None:
     """Add every command of this module."""
     tracing = add("trace", _trace, "each attempt of a message: when, where, how long, and what came of it")
-    tracing.add_argument("id", type=text, metavar="ID")
+    add_message(tracing)
     queue_stats.add_command(add)
     telling = add("events", _events, "what was told of messages, as webhooks and the event log have it")
-    for name in _EVENT_FILTERS:
-        telling.add_argument(f"--{name}", type=text, metavar=name.upper(), dest=f"filter_{name}")
-    telling.add_argument("--metadata", type=pair, action="append", metavar="KEY=VALUE", help="may be given several times")
-    telling.add_argument("--age", type=age, metavar="SPAN", help="told at least that long ago, like 30m or 2h")
+    add_filters(telling)
+    telling.add_argument("--event", type=_event_name, metavar="NAME", help="like message.delivered, or delivered")
     telling.add_argument("--since", type=age, metavar="SPAN", help="of that time until now, like 30m or 2h")
     telling.add_argument("--follow", action="store_true", help="go on with what is told from now on")
     checking = add("verify", _verify, "check the whole spool: the database, each message's content, body files")
     checking.set_defaults(on_files=True)
 
 
+def _event_name(given: str) -> str:
+    name = given if "." in given else f"message.{given}"
+    if name not in NAMES:
+        raise argparse.ArgumentTypeError(f"{given!r}: one of {', '.join(sorted(NAMES))} is expected")
+    return name
+
+
 def _trace(args: argparse.Namespace, source: Source) -> int:
-    count = 0
-    for row in source.ask("trace", id=args.id):
-        count += 1
-        if args.json:
-            print_json({**row, "at": timestamp(row["at"])})
-            continue
-        for line in _attempt_lines(row):
-            print(line)
-    if not count:
-        say(f"no attempt of {args.id} is kept")
-        return os.EX_NOHOST
-    return os.EX_OK
+    code = os.EX_OK
+    for identifier in chosen(args, source):
+        count = 0
+        for row in source.ask("trace", id=identifier):
+            count += 1
+            if args.json:
+                print_json({"id": identifier, **row, "at": timestamp(row["at"])})
+                continue
+            if count == 1 and args.message is None:
+                print(identifier)
+            for line in _attempt_lines(row):
+                print(line)
+        if not count and args.message is not None:
+            say(f"no attempt of {identifier} is kept")
+            code = os.EX_NOHOST
+    return code
 
 
 def _attempt_lines(row: Mapping[str, Any]) -> Iterator[str]:
@@ -73,12 +80,9 @@ def _where(details: Mapping[str, Any]) -> str:
 
 
 def _events(args: argparse.Namespace, source: Source) -> int:
-    given = {name: getattr(args, f"filter_{name}") for name in _EVENT_FILTERS}
-    filters: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    if args.metadata:
-        filters["metadata"] = dict(args.metadata)
-    if args.age is not None:
-        filters["until"] = time.time() - args.age
+    filters = filters_of(args)
+    if args.event is not None:
+        filters["event"] = args.event
     if args.since is not None:
         filters["since"] = time.time() - args.since
     for row in source.ask("events", filters=filters, follow=args.follow):

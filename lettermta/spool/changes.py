@@ -213,11 +213,15 @@ def next_rule(connection: sqlite3.Connection) -> int:
 
 def new_hold_rule(identifier: int, told: Mapping[str, str], reason: str, moment: float) -> HoldRule:
     """A rule of these conditions; raises ValueError when it looks at what it can't, or at nothing."""
+    return HoldRule(identifier, new_conditions(told), reason or f"held by rule {identifier}", moment)
+
+
+def new_conditions(told: Mapping[str, str]) -> Mapping[str, str]:
+    """A rule's conditions as they are kept; raises ValueError as above."""
     unknown = sorted(set(told) - set(RULE_CONDITIONS))
     if unknown or not told:
         raise ValueError(f"a rule looks at {', '.join(RULE_CONDITIONS)}, not at {', '.join(unknown) or 'nothing'}")
-    conditions = {name: value.lower() if name == "domain" else value for name, value in told.items()}
-    return HoldRule(identifier, conditions, reason or f"held by rule {identifier}", moment)
+    return {name: value.lower() if name == "domain" else value for name, value in told.items()}
 
 
 def add_hold_rule(connection: sqlite3.Connection, rule: HoldRule) -> None:

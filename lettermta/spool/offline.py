@@ -16,11 +16,16 @@ from typing import Any
 from lettermta import event
 from lettermta.event import Event
 from lettermta.message import Change, HoldRule
-from lettermta.spool import changes, daily, figures, queries, suppression_rows
+from lettermta.spool import changes, daily, event_queries, figures, queries, salvage, suppression_rows
+from lettermta.spool.checksum import check_body, check_file
 from lettermta.spool.content import BodyFiles, make_directory
+from lettermta.spool.damage import Damaged
 from lettermta.spool.opening import open_database
 from lettermta.spool.schema import STEPS, SpoolVersionError, connect
 from lettermta.suppression import Scope, Suppression, SuppressionReason
+
+PIECE = 65_536
+"""Octets of a body file that are read at once."""
 
 
 class SpoolTaken(Exception):
@@ -48,19 +53,42 @@ class Offline:
 
     def query(self, filters: Mapping[str, Any], after: int, limit: int) -> Sequence[Mapping[str, Any]]:
         """See ISpool.query."""
-        return queries.recipients(self._reading, filters, after, limit)
+        return salvage.recipients(self._reading, filters, after, limit)
 
     def message(self, identifier: str) -> Mapping[str, Any] | None:
         """See ISpool.message."""
         return queries.message(self._reading, identifier)
 
+    def content(self, identifier: str) -> Iterator[bytes]:
+        """The content of a message in pieces, nothing where there is no such message. Raises LookupError when it is not what was stored."""
+        row = self._reading.execute("SELECT number, size FROM message WHERE id = ?", (identifier,)).fetchone()
+        if row is None:
+            return
+        number, size = row
+        found = queries.content(self._reading, number)
+        if found is None:
+            raise Damaged(f"message {identifier} has no content in the spool")
+        head, body, file, form, checksum = found
+        if body is not None:
+            check_body(head, body, form, checksum)
+            yield from (head, b"\r\n", body)
+            return
+        if file is None:
+            raise Damaged(f"message {identifier} has no body in the spool")
+        path = BodyFiles(self._directory / "body").path(file)
+        check_file(head, path, size - len(head) - 2, form, checksum)
+        yield from (head, b"\r\n")
+        with path.open("rb") as opened:
+            while piece := opened.read(PIECE):
+                yield piece
+
     def trace(self, identifier: str) -> Sequence[Mapping[str, Any]]:
         """See ISpool.trace."""
         return queries.trace(self._reading, identifier)
 
-    def figures(self, by: str) -> Sequence[Mapping[str, Any]]:
+    def figures(self, by: str, filters: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
         """See ISpool.figures."""
-        return figures.figures(self._reading, by)
+        return figures.figures(self._reading, by, filters)
 
     def daily(self, by: str, since: float, project: str | None) -> Sequence[Mapping[str, Any]]:
         """See ISpool.daily."""
@@ -68,7 +96,7 @@ class Offline:
 
     def find_events(self, filters: Mapping[str, Any], after: int, limit: int) -> Sequence[tuple[int, Event]]:
         """See ISpool.find_events."""
-        return queries.find_events(self._reading, filters, after, limit)
+        return event_queries.find_events(self._reading, filters, after, limit)
 
     def count(self, change: Change, filters: Mapping[str, Any]) -> int:
         """See ISpool.count."""

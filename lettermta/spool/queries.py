@@ -136,7 +136,7 @@ def recipients(connection: sqlite3.Connection, filters: Mapping[str, Any], after
 def message(connection: sqlite3.Connection, identifier: str) -> Mapping[str, Any] | None:
     """See ISpool.message: the message's own columns, its header block, its recipients and its events."""
     cursor = connection.execute(
-        "SELECT m.number, m.id, m.project, m.route, m.sender, m.tag, m.metadata, m.size, m.created, m.expires, c.head"
+        "SELECT m.number, m.id, m.project, m.route, m.sender, m.tag, m.metadata, m.size, m.created, m.expires, m.options, c.head"
         " FROM message m LEFT JOIN content c ON c.number = m.number WHERE m.id = ?",
         (identifier,),
     )
@@ -152,6 +152,7 @@ def message(connection: sqlite3.Connection, identifier: str) -> Mapping[str, Any
     shown = dict(zip([column[0] for column in cursor.description], row, strict=True))
     number = shown.pop("number")
     shown["metadata"] = json.loads(shown["metadata"])
+    shown["options"] = json.loads(shown["options"] or "{}")
     shown["headers"] = (shown.pop("head") or b"").decode("utf-8", "replace").split("\r\n")[:-1]
     shown["recipients"] = [
         {"recipient": address, "state": state, "due": due, "attempts": attempts, "last_reply": reply}
@@ -172,40 +173,6 @@ def events(connection: sqlite3.Connection, after: int, limit: int) -> Sequence[t
             (after, limit),
         )
     ]
-
-
-_EVENT_CONDITIONS: Mapping[str, str] = {
-    "id": "message_id = ?",
-    "event": "name = ?",
-    "event_id": "id = ?",
-    "since": "created >= ?",
-    "until": "created < ?",
-    "project": "json_extract(CAST(payload AS TEXT), '$.context.project') = ?",
-    "route": "json_extract(CAST(payload AS TEXT), '$.context.route') = ?",
-    "tag": "json_extract(CAST(payload AS TEXT), '$.data.tag') = ?",
-    "recipient": "json_extract(CAST(payload AS TEXT), '$.data.recipient') = ? COLLATE NOCASE",
-    "domain": "substr(json_extract(CAST(payload AS TEXT), '$.data.recipient'), -length(?) - 1) = '@' || ? COLLATE NOCASE",
-}
-"""``metadata`` is a mapping and has a condition for each key."""
-_EVENT_METADATA = (
-    "EXISTS (SELECT 1 FROM json_each(json_extract(CAST(payload AS TEXT), '$.data.metadata')) j WHERE j.key = ? AND j.value = ?)"
-)
-
-
-def find_events(connection: sqlite3.Connection, filters: Mapping[str, Any], after: int, limit: int) -> Sequence[tuple[int, Event]]:
-    """See ISpool.find_events. Raises KeyError for a filter that does not exist."""
-    parts: list[str] = []
-    values: list[Any] = [after]
-    for name, value in filters.items():
-        if name == "metadata":
-            parts += [_EVENT_METADATA] * len(value)
-            values += [item for pair in value.items() for item in pair]
-        else:
-            parts.append(_EVENT_CONDITIONS[name])
-            values += [value] * _EVENT_CONDITIONS[name].count("?")
-    where = "".join(f" AND {part}" for part in parts)
-    statement = f"SELECT sequence, id, name, message_id, created, payload FROM event WHERE sequence > ?{where} ORDER BY sequence LIMIT ?"
-    return [(row[0], Event(*row[1:])) for row in connection.execute(statement, [*values, limit])]
 
 
 def trace(connection: sqlite3.Connection, identifier: str) -> Sequence[Mapping[str, Any]]:

@@ -41,7 +41,7 @@ from lettermta.message import (
     State,
     domain_of,
 )
-from lettermta.spool import changes, daily, figures, queries, salvage
+from lettermta.spool import changes, daily, event_queries, figures, queries, salvage
 from lettermta.spool.attempts import rows_of
 from lettermta.spool.checksum import FORMAT, check_body, content_checksum
 from lettermta.spool.condition import Condition, Room
@@ -639,9 +639,9 @@ class Spool:
         """See ISpool."""
         return self._tools_reader.ask(queries.trace, message_id)
 
-    def figures(self, by: str) -> Deferred[Sequence[Mapping[str, Any]]]:
+    def figures(self, by: str, filters: Mapping[str, Any]) -> Deferred[Sequence[Mapping[str, Any]]]:
         """See ISpool."""
-        return self._tools_reader.ask(figures.figures, by)
+        return self._tools_reader.ask(figures.figures, by, filters)
 
     def daily(self, by: str, since: float, project: str | None) -> Deferred[Sequence[Mapping[str, Any]]]:
         """See ISpool."""
@@ -649,7 +649,7 @@ class Spool:
 
     def find_events(self, filters: Mapping[str, Any], after: int, limit: int) -> Deferred[Sequence[tuple[int, Event]]]:
         """See ISpool."""
-        return self._tools_reader.ask(queries.find_events, filters, after, limit)
+        return self._tools_reader.ask(event_queries.find_events, filters, after, limit)
 
     # -- the events outbox
 

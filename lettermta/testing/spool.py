@@ -323,9 +323,9 @@ class MemorySpool:
         ]
         return succeed(kept)
 
-    def figures(self, by: str) -> Deferred[Sequence[Mapping[str, Any]]]:
+    def figures(self, by: str, filters: Mapping[str, Any]) -> Deferred[Sequence[Mapping[str, Any]]]:
         """How many recipients each group has."""
-        counts = Counter(str(_row(stored, one)[by]) for stored, one in self._passing({}, 0, OPEN))
+        counts = Counter(str(_row(stored, one)[by]) for stored, one in self._passing(filters, 0, OPEN))
         return succeed([{by: name, "count": count} for name, count in counts.most_common()])
 
     def daily(self, by: str, since: float, project: str | None) -> Deferred[Sequence[Mapping[str, Any]]]:

@@ -174,7 +174,7 @@ def test_a_reader_that_has_seen_enough_ends_it_well(config: Path, daemon: Callab
         ("list", "--state", "lost"),
         ("list", "--age", "soon"),
         ("list", "--metadata", "k"),
-        ("show",),
+        ("show", "x", "y"),
     ],
 )
 @pytest.mark.usefixtures("ids")

@@ -20,6 +20,7 @@ import pytest
 
 from lettermta.accounts.store import AccountStore
 from lettermta.event import timestamp
+from lettermta.message import Attempt, Outcome, State
 
 from ..spool.hand import NOW, Desk, large
 from .tool import ROOT, Run
@@ -254,6 +255,9 @@ def test_a_rule_holds_what_is_there_and_is_lifted_again(run: Run) -> None:
     assert run("release", "--rule", "1", "--yes").code == os.EX_NOHOST
     run("hold", "--where", "tag=red", "--yes")
     assert run("hold", "--rules", "--json").rows[0]["id"] == 2, "no number is given twice"
+    assert run("release", "--where", "tag=blue", "--yes").code == os.EX_NOHOST
+    assert run("release", "--where", "tag=red", "--yes", "--json").rows == [{"operation": "release", "recipients": 2, "rule": 2}]
+    assert run("hold", "--rules", "--json").rows == []
 
 
 # -- looking
@@ -262,11 +266,15 @@ def test_a_rule_holds_what_is_there_and_is_lifted_again(run: Run) -> None:
 @pytest.mark.usefixtures("both")
 def test_stats_count_by_what_is_asked(run: Run) -> None:
     rows = run("stats", "--json").rows
-    assert [(row["domain"], row["count"], row["queued"], row["deferred"], row["held"]) for row in rows] == [
+    assert [(row["destination"], row["count"], row["queued"], row["deferred"], row["held"]) for row in rows] == [
         ("example.com", 3, 1, 1, 1),
         ("example.org", 1, 1, 0, 0),
     ]
     assert rows[0]["oldest"] < rows[1]["oldest"] or rows[0]["oldest"] == rows[1]["oldest"]
+    assert [(row["domain"], row["count"]) for row in run("stats", "--json", "--by", "domain").rows] == [
+        ("example.com", 3),
+        ("example.org", 1),
+    ]
     assert {row["project"]: row["count"] for row in run("stats", "--json", "--by", "project").rows} == {"demo": 3, "other": 1}
     assert {row["tag"]: row["count"] for row in run("stats", "--json", "--by", "tag").rows} == {"red": 2, "blue": 1, None: 1}
     assert {row["state"]: row["count"] for row in run("stats", "--json", "--by", "state").rows} == {"queued": 2, "deferred": 1, "held": 1}
@@ -284,6 +292,82 @@ def test_events_are_the_documents_that_were_told(run: Run, ids: list[str]) -> No
     assert {"id", "event", "timestamp", "data", "context"} <= set(rows[0])
     assert run("events", "--json", "--project", "none").rows == []
     assert "message.created" in run("events", "--id", ids[1]).out
+
+
+FILTERED = [
+    (("--id", "0"), "ab"),
+    (("--project", "other"), "c"),
+    (("--route", "bulk"), "c"),
+    (("--tag", "blue"), "e"),
+    (("--metadata", "k=1"), "ab"),
+    (("--metadata", "k=1", "--metadata", "Käse=Brot"), "ab"),
+    (("--sender", "SHOP@example.net"), "abe"),
+    (("--recipient", "B@example.org"), "b"),
+    (("--domain", "Example.org"), "b"),
+    (("--state", "held"), "e"),
+    (("--age", "1h"), "abc"),
+    (("--reply", "try again"), "a"),
+    (("--project", "demo", "--state", "deferred"), "a"),
+    (("--tag", "none"), ""),
+]
+"""Every filter, and whom it finds of the recipients that are in the queue; a number stands for an id."""
+
+
+@pytest.mark.usefixtures("both")
+def test_every_filter_finds_the_same_whatever_is_asked(run: Run, ids: list[str]) -> None:
+    for options, found in FILTERED:
+        given = tuple(ids[int(one)] if one.isdigit() else one for one in options)
+        rows = run("list", "--json", *given).rows
+        assert "".join(row["recipient"][0] for row in rows) == found, options
+        for by in ("destination", "project", "tag", "state"):
+            assert sum(row["count"] for row in run("stats", "--json", "--by", by, *given).rows) == len(found), options
+        messages = list(dict.fromkeys(row["id"] for row in rows))
+        assert [row["id"] for row in run("show", "--json", *given).rows] == messages, options
+        assert run("trace", *given).code == os.EX_OK
+
+
+def test_attempts_of_what_is_in_the_queue_are_found_by_filters(run: Run, ids: list[str], config: Path) -> None:
+    desk = Desk(config.parent / "state" / "spool" / "0")
+    for domain in ("example.com", "example.org"):
+        for entry in [one for one in desk.due(domain, NOW * 2) if one.id == ids[0]]:
+            outcomes = [Outcome(one, State.DEFERRED, "451 later", NOW + 60) for one in entry.recipients]
+            details = {"host": f"mx.{domain}", "dialogue": [{"said": "DATA", "answer": "451 later"}, {"said": "QUIT", "answer": None}]}
+            desk.reactor.wait(desk.spool.record(entry, outcomes, [], Attempt(NOW, 0.5, f"mx.{domain} in clear", details)))
+    desk.close()
+    rows = run("trace", "--json", "--tag", "red").rows
+    assert [(row["id"], row["recipient"], row["host"]) for row in rows] == [
+        (ids[0], "a@example.com", "mx.example.com"),
+        (ids[0], "b@Example.ORG", "mx.example.org"),
+    ]
+    assert run("trace", "--json", "--tag", "blue").rows == []
+    lines = run("trace", "--tag", "red").out.splitlines()
+    assert lines[0] == ids[0]
+    assert lines[2:7] == ["    by mx.example.com in clear", "    > DATA", "    < 451 later", "    > QUIT", "    < (no answer)"]
+
+
+@pytest.mark.usefixtures("both")
+def test_the_message_itself_is_shown_as_it_is_stored(run: Run, ids: list[str]) -> None:
+    ran = run("show", ids[0], "--content", "--json")
+    assert ran.rows == [{"id": ids[0], "content": "Subject: Hello\r\nFrom: shop@example.net\r\n\r\nA body.\r\n"}]
+    assert run("show", "--content", ids[0]).out == ran.rows[0]["content"]
+    assert run("show", "nobody", "--content").code == os.EX_NOHOST
+    assert run("show", "--tag", "red", "--content").code == os.EX_USAGE
+    assert run("show").code == os.EX_USAGE
+
+
+@pytest.mark.parametrize("up", [True, False], ids=["up", "down"])
+def test_a_large_message_is_shown_whole_and_a_damaged_one_not_at_all(run: Run, config: Path, daemon: Callable[..., None], up: bool) -> None:
+    desk = Desk(config.parent / "state" / "spool" / "0")
+    message = desk.store(data=large())
+    desk.close()
+    if up:
+        daemon()
+    assert run("show", "--content", message.id).out.encode() == large()
+    [body] = [path for path in (config.parent / "state" / "spool" / "0" / "body").rglob("*") if path.is_file()]
+    body.write_bytes(body.read_bytes().replace(b"0123456789abcdef", b"0123456789abcdeX", 1))
+    ran = run("show", "--content", message.id)
+    assert (ran.code, ran.out) == (os.EX_DATAERR, "")
+    assert "checksum" in ran.err
 
 
 @pytest.mark.usefixtures("both")
@@ -362,7 +446,7 @@ def test_top_shows_the_queue_live_and_puts_the_terminal_back(config: Path) -> No
     screen = read_until(master, b"\x1b[J")
     assert screen.startswith(b"\x1b[?1049h")
     lines = [re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]", b"", line).decode() for line in screen.split(b"\r\n")]
-    assert "4 recipients in the queue, by domain" in lines[0]
+    assert "4 recipients in the queue, by destination" in lines[0]
     assert [line.split()[0] for line in lines if "example." in line] == ["3", "1"]
     assert max(map(len, lines)) <= 120
     os.write(master, b"t")

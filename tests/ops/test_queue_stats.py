@@ -102,7 +102,8 @@ def test_as_a_table(run: Run) -> None:
     ("options", "said"),
     [
         (["--days", "7"], "--by tag or --by day"),
-        (["--by", "state", "--project", "demo"], "--by tag or --by day"),
+        (["--by", "tag", "--days", "7", "--state", "held"], "--by tag or --by day"),
+        (["--by", "day", "--state", "held"], "--by day goes with --project alone"),
         (["--by", "tag", "--days", "0"], "is not a number from 1 to 400"),
         (["--by", "tag", "--days", "week"], "is not a number from 1 to 400"),
     ],

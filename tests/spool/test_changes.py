@@ -186,8 +186,8 @@ def test_statistics_are_read_from_an_index_alone(desk: Desk) -> None:
     from lettermta.spool.schema import connect
 
     connection = connect(desk.directory / "spool.db", writable=False)
-    for column in figures._COLUMNS.values():
-        for part, states in figures._PARTS:
-            plan = " / ".join(row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {figures._statement(column, part, states)}"))
+    for by in (figures.LANE, *figures.GROUPS):
+        for index, states in figures._PARTS:
+            plan = " / ".join(row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {figures._statement(by, index, states, '')}"))
             assert "COVERING INDEX" in plan
     connection.close()
