@@ -12,6 +12,7 @@ from lettermta.accounts.errors import InvalidAccount, NoSuchAccount
 from lettermta.accounts.model import Project, Route
 from lettermta.accounts.store import AccountStore
 from lettermta.delivery.explaining import Explainer
+from lettermta.delivery.tls.policy import UNCOUNTED
 from lettermta.message import domain_of
 from lettermta.ops.admin.given import Misused
 from lettermta.ops.admin.running import run
@@ -66,7 +67,7 @@ def _asked(args: argparse.Namespace, address: str, route: Route) -> Told:
 
     async def ask(reactor: Any) -> Told:
         resolver = make_resolver(args.settings, reactor)
-        policies = make_tls_policies(args.settings, reactor, resolver)
+        policies = make_tls_policies(args.settings, reactor, resolver, UNCOUNTED)
         await policies.start()
         try:
             routing = make_routing(args.settings, reactor, directory, resolver, policies)
