@@ -20,6 +20,7 @@ from lettermta.config import BareLineEnds, Config, EightBitHeaders, Hook, Policy
 from lettermta.delivery.classes import Classifier
 from lettermta.delivery.dkim.signer import Signer
 from lettermta.delivery.finishing import Finisher
+from lettermta.delivery.ourselves import Ourselves
 from lettermta.delivery.reporter import Reporter, ReportRules
 from lettermta.delivery.resolver import Resolver, system_servers
 from lettermta.delivery.returns.desk import DeskRules, ReturnsDesk
@@ -260,8 +261,12 @@ def make_routing(config: Config, reactor: Any, directory: Directory, resolver: I
         tls=delivery.tls.value,
         allow_networks=delivery.allow_networks,
         connect_timeout=delivery.connect_timeout,
+        banner_timeout=delivery.banner_timeout,
         command_timeout=delivery.command_timeout,
+        data_start_timeout=delivery.data_start_timeout,
+        data_block_timeout=delivery.data_block_timeout,
         data_timeout=delivery.data_timeout,
+        ourselves=Ourselves((address, port) for listener in config.listeners for address in listener.addresses for port in listener.ports),
         finisher=Finisher(Signer(directory, threads_of(reactor), time.time), threads_of(reactor)),
     )
     return Routing(

@@ -541,8 +541,17 @@ class Delivery(Section):
     connect_timeout: float = key(
         kinds.DURATION, "How long a host may take to accept a connection.", default="30s", postfix="smtp_connect_timeout"
     )
+    banner_timeout: float = key(
+        kinds.DURATION, "How long a host may take to greet us once we are connected.", default="5m", postfix="smtp_helo_timeout"
+    )
     command_timeout: float = key(
         kinds.DURATION, "How long a host may take to answer a command.", default="5m", postfix="smtp_mail_timeout, smtp_rcpt_timeout"
+    )
+    data_start_timeout: float = key(
+        kinds.DURATION, "How long a host may take to answer DATA.", default="2m", postfix="smtp_data_init_timeout"
+    )
+    data_block_timeout: float = key(
+        kinds.DURATION, "How long a host may take over a piece of a message's content.", default="3m", postfix="smtp_data_xfer_timeout"
     )
     data_timeout: float = key(
         kinds.DURATION, "How long a host may take to answer the end of a message.", default="10m", postfix="smtp_data_done_timeout"

@@ -35,7 +35,7 @@ from lettermta.smtp.client_data import DataTransaction
 from lettermta.smtp.client_dialogue import Dialogue, IClientWire
 from lettermta.smtp.client_envelope import Unsendable
 from lettermta.smtp.client_replies import reply_of
-from lettermta.smtp.client_transaction import Transaction
+from lettermta.smtp.client_transaction import Patience, Transaction
 from lettermta.smtp.client_transcript import BANNER, Transcript
 
 _log = Logger()
@@ -98,8 +98,12 @@ class ClientSettings:
     policy: str = ""
     """What the policy is called that asks for this, in traces."""
     credentials: Credentials | None = None
+    banner_timeout: float = 300.0
     command_timeout: float = 300.0
+    data_start_timeout: float = 120.0
+    data_block_timeout: float = 180.0
     data_timeout: float = 600.0
+    """For the answer to the end of the content."""
     quit_timeout: float = 5.0
     messages: int = 1000
     """How many transactions one connection carries."""
@@ -148,7 +152,7 @@ class ClientSession:
         self._wire = wire
         self._settings = settings
         self._most = settings.messages
-        self._timeouts = (settings.command_timeout, settings.data_timeout)
+        self._patience = Patience(settings.command_timeout, settings.data_start_timeout, settings.data_block_timeout, settings.data_timeout)
         self._dialogue = Dialogue(wire, clock, self._ended)
         self._fault: str | None = "TLS is not in use"
         self._answer: Deferred[Reply] | None = None
@@ -400,7 +404,7 @@ class ClientSession:
     def _wait_for(self, stage: str) -> Deferred[Reply]:
         answer: Deferred[Reply] = Deferred()
         self._answer = answer
-        self._dialogue.expect(self._answered, self._settings.command_timeout, stage)
+        self._dialogue.expect(self._answered, self._settings.banner_timeout, stage)
         return answer
 
     def _ask(self, command: bytes, stage: str) -> Deferred[Reply]:
@@ -446,7 +450,7 @@ class ClientSession:
         here.transaction = way(
             self._dialogue,
             self.capabilities,
-            self._timeouts,
+            self._patience,
             entry,
             content,
             partial(self._transaction_over, here),

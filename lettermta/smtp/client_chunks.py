@@ -19,7 +19,7 @@ from lettermta.smtp.client_content import AsItIs, LineEnds, passed, with_crlf
 from lettermta.smtp.client_data import EARLY_ANSWER
 from lettermta.smtp.client_dialogue import CONTENT_END, Dialogue
 from lettermta.smtp.client_replies import reply_of
-from lettermta.smtp.client_transaction import Command, Out, Over, Transaction
+from lettermta.smtp.client_transaction import Command, Out, Over, Patience, Transaction
 
 _CHUNK = "a chunk"
 
@@ -33,13 +33,13 @@ class ChunkTransaction(Transaction):
         self,
         dialogue: Dialogue,
         capabilities: Capabilities,
-        timeouts: tuple[float, float],
+        patience: Patience,
         entry: QueueEntry,
         content: IStoredContent,
         over: Over,
         out: Out,
     ) -> None:
-        super().__init__(dialogue, capabilities, timeouts, entry, content, over, out)
+        super().__init__(dialogue, capabilities, patience, entry, content, over, out)
         self._whole = content.whole()
         self._unanswered = 0
         self._refused = False
@@ -64,7 +64,7 @@ class ChunkTransaction(Transaction):
             return None
         if self._entry.options.body is not BodyType.BINARY:
             whole = with_crlf(whole)
-        return b"BDAT %d LAST\r\n%b" % (len(whole), whole), (self._end_answered, self._data_timeout, CONTENT_END)
+        return b"BDAT %d LAST\r\n%b" % (len(whole), whole), (self._end_answered, self._patience.end, CONTENT_END)
 
     def _envelope_answered(self) -> None:
         if self._whole is not None:
@@ -81,10 +81,10 @@ class ChunkTransaction(Transaction):
                 self._progressed()
                 self._unanswered += 1
                 if last:
-                    self._dialogue.expect(self._end_answered, self._data_timeout, CONTENT_END)
+                    self._dialogue.expect(self._end_answered, self._patience.end, CONTENT_END)
                     yield b"BDAT %d LAST\r\n%b" % (len(piece), piece)
                 else:
-                    self._dialogue.expect(self._chunk_answered, self._data_timeout, _CHUNK)
+                    self._dialogue.expect(self._chunk_answered, self._patience.block, _CHUNK)
                     yield b"BDAT %d\r\n%b" % (len(piece), piece)
                     if not self._capabilities.pipelining:
                         self._answer = Deferred()

@@ -24,7 +24,7 @@ class DataTransaction(Transaction):
     __slots__ = ()
 
     def _behind_envelope(self) -> Command:
-        return b"DATA\r\n", (self._data_answered, self._timeout, "DATA")
+        return b"DATA\r\n", (self._data_answered, self._patience.data_start, "DATA")
 
     def _data_answered(self, code: int, lines: list[bytes]) -> None:
         if code >= 400:
@@ -36,10 +36,10 @@ class DataTransaction(Transaction):
             self._send_content()
         else:
             # RFC 2920 section 3.1: every recipient was refused, and the peer takes content all the same. It gets none.
-            self._dialogue.say(b".\r\n", ((self._void_answered, self._data_timeout, CONTENT_END),))
+            self._dialogue.say(b".\r\n", ((self._void_answered, self._patience.end, CONTENT_END),))
 
     def _send_content(self) -> None:
-        awaited: Awaited = (self._end_answered, self._data_timeout, CONTENT_END)
+        awaited: Awaited = (self._end_answered, self._patience.end, CONTENT_END)
         whole = self._content.whole()
         if whole is not None:
             self._handed_over = True

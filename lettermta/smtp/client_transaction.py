@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 
+from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -26,6 +27,21 @@ _CONTENT_LOST = Reply(451, "4.3.0", "The content could not be read from the spoo
 Command = tuple[bytes, Awaited]
 Over = Callable[[Sequence[Verdict], bool], None]
 """Told the verdicts, and whether the peer holds nothing of the transaction any more, so that no RSET is owed."""
+
+
+@frozen
+class Patience:
+    """How long a peer may take over each step of a transaction, in seconds (RFC 5321 section 4.5.3.2)."""
+
+    command: float
+    data_start: float
+    """To answer DATA (4.5.3.2.4)."""
+    block: float
+    """To take a piece of the content (4.5.3.2.5)."""
+    end: float
+    """To answer the end of the content (4.5.3.2.6)."""
+
+
 Out = Callable[[], None]
 """Told that all of the content is sent, so that another transaction may be begun behind it where the peer offers PIPELINING."""
 
@@ -39,7 +55,6 @@ class Transaction:
         "_capabilities",
         "_commands",
         "_content",
-        "_data_timeout",
         "_dialogue",
         "_done",
         "_entry",
@@ -47,6 +62,7 @@ class Transaction:
         "_mail_refused",
         "_out",
         "_over",
+        "_patience",
         "_rcpts",
         "_stream",
         "_timeout",
@@ -57,7 +73,7 @@ class Transaction:
         self,
         dialogue: Dialogue,
         capabilities: Capabilities,
-        timeouts: tuple[float, float],
+        patience: Patience,
         entry: QueueEntry,
         content: IStoredContent,
         over: Over,
@@ -65,7 +81,8 @@ class Transaction:
     ) -> None:
         self._dialogue = dialogue
         self._capabilities = capabilities
-        self._timeout, self._data_timeout = timeouts
+        self._patience = patience
+        self._timeout = patience.command
         self._entry = entry
         self._content = content
         self._over = over
@@ -198,7 +215,7 @@ class Transaction:
 
     def _progressed(self) -> None:
         if not self._done:
-            self._dialogue.deadline.set(self._data_timeout)
+            self._dialogue.deadline.set(self._patience.block)
 
     # The end.
 

@@ -369,6 +369,17 @@ def test_each_wait_has_its_deadline() -> None:
     assert peer.wire.closed == "aborted"
 
 
+def test_data_has_a_deadline_of_its_own() -> None:
+    """RFC 5321 section 4.5.3.2.4."""
+    peer = Peer().greet()
+    told = peer.send()
+    peer.says("250 ok\r\n250 ok\r\n")
+    peer.clock.advance(119)
+    assert told == []
+    peer.clock.advance(1)
+    assert shown(told) == [("451 4.4.2 No answer to DATA in time", False, False)]
+
+
 def test_the_final_dot_has_the_longer_deadline_and_is_unknown_behind_it() -> None:
     peer = Peer().greet()
     told = peer.send()
@@ -396,9 +407,9 @@ def test_a_peer_that_takes_no_content_runs_into_the_deadline() -> None:
     peer.wire.full = True
     told = peer.send(content=Content(pieces=[b"one\r\n", b"two\r\n"]))
     peer.says("250 ok\r\n250 ok\r\n354 go\r\n")
-    peer.clock.advance(599)
+    peer.clock.advance(179)
     peer.wire.drain()
-    peer.clock.advance(599)
+    peer.clock.advance(179)
     assert told == []
     peer.clock.advance(1)
     assert shown(told)[0][2] is False

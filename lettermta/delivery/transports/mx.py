@@ -77,6 +77,9 @@ class MXTransport:
                     raise
                 last = last or error
                 continue
+            if any(self.settings.ourselves.answer(target.address, target.port) for target in targets):
+                # RFC 5321 section 5.1: we are one of them by another name, and what is no better than we are would come back.
+                raise last or self._loop()
             tried += len(targets)
             try:
                 return await self._connector.first(targets, asked, last)
@@ -103,6 +106,9 @@ class MXTransport:
         except Unreachable as error:
             return Seen(targets, fault=fault or error.reply)
 
+    def _loop(self) -> Unreachable:
+        return Unreachable(Reply(554, "5.4.6", f"Mail for {self.exchange.domain} would come back to us: a loop"))
+
     async def _session(self, targets: Sequence[Target]) -> IChannel:
         try:
             return await self._connector.first(targets, plain(targets[0].host, self.settings.tls))
@@ -115,6 +121,8 @@ class MXTransport:
         address = address_literal(domain)
         if address is None:
             raise Unreachable(Reply(550, "5.1.2", f"{domain} is no address literal"))
+        if self.settings.ourselves.answer(address, self.settings.port):
+            raise self._loop()
         return self._permitted(address, [address])
 
     def _hosts(self) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from attrs import field, frozen
 
 from lettermta.address_policy import Network, networks
+from lettermta.delivery.ourselves import NOBODY, Ourselves
 from lettermta.delivery.shaping import Limits
 from lettermta.delivery.transports.families import Families
 from lettermta.delivery.way import NO_RULE
@@ -25,8 +26,13 @@ class DeliverySettings:
     allow_networks: tuple[Network, ...] = field(default=(), converter=networks)
     """Networks that mail may go to although they are not public."""
     connect_timeout: float = 30.0
+    banner_timeout: float = 300.0
     command_timeout: float = 300.0
+    data_start_timeout: float = 120.0
+    data_block_timeout: float = 180.0
     data_timeout: float = 600.0
+    ourselves: Ourselves = NOBODY
+    """Where we listen: mail must not come back to us."""
     finisher: IFinisher | None = None
     """What is done to each message before it is sent; None: nothing."""
     families: Families = field(factory=Families, eq=False)
@@ -40,7 +46,10 @@ class DeliverySettings:
         return ClientSettings(
             hostname=self.hostname,
             credentials=credentials,
+            banner_timeout=self.banner_timeout,
             command_timeout=self.command_timeout,
+            data_start_timeout=self.data_start_timeout,
+            data_block_timeout=self.data_block_timeout,
             data_timeout=self.data_timeout,
             messages=limits.messages_per_connection,
             finisher=self.finisher,
