@@ -28,6 +28,8 @@ from lettermta import __version__, metrics
 from lettermta.accounts.directory import Directory
 from lettermta.accounts.errors import AccountError
 from lettermta.config import Config, ConfigError, load
+from lettermta.delivery.shaping import ShapingRules
+from lettermta.delivery.throttling import ThrottleRules
 from lettermta.events.dispatcher import Dispatcher
 from lettermta.ops import control, descriptors, http, notify
 from lettermta.ops.log import LineObserver, wanted
@@ -48,6 +50,7 @@ from lettermta.wiring import (
     make_resolver,
     make_return_paths,
     make_returns,
+    make_routing,
     make_scheduler,
     make_sinks,
     make_submission,
@@ -148,7 +151,9 @@ class Lettermta(Service):
         self._tls_reports = make_tls_reports(config, self._reactor, self._directory, self._spool, resolver, ledger)
         return_paths = make_return_paths(config, self._directory)
         returns = make_returns(config, self._reactor, self._spool, return_paths)
-        self._scheduler = make_scheduler(config, self._reactor, self._directory, self._spool, resolver, self._tls_policies, return_paths)
+        self._routing = make_routing(config, self._reactor, self._directory, resolver, self._tls_policies)
+        self._throttles = ThrottleRules(config.throttles)
+        self._scheduler = make_scheduler(config, self._reactor, self._spool, self._routing, self._throttles, return_paths)
         operations = Operations(self._spool, self._scheduler, self._directory, time.time)
         try:
             self._control = control.listen(self._reactor, config.mta.state_dir, self._spool, operations)
@@ -251,7 +256,7 @@ class Lettermta(Service):
         signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self._reload))
 
     def _reload(self) -> None:
-        """Read the certificates anew; with any fault in the configuration or in them, the old ones stay (HARD-CASES row 29)."""
+        """Read certificates and rules of delivery anew; with any fault in any of them, all the old ones stay (HARD-CASES row 29)."""
         try:
             config = load(self._config.path)
             if config.tls.certificate:
@@ -263,8 +268,11 @@ class Lettermta(Service):
             metrics.RELOADS["refused"].inc()
             self.log.error("reload refused, the old configuration stays in force: {reason}", reason=str(error))
             return
+        self._routing.reshape(ShapingRules(config.shaping))
+        self._throttles.follow(config.throttles)
+        self._scheduler.reshape()
         metrics.RELOADS["succeeded"].inc()
-        self.log.info("certificates reloaded")
+        self.log.info("certificates, shaping and throttle rules reloaded")
 
     # -- stopping
 

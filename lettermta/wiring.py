@@ -285,21 +285,13 @@ def make_routing(config: Config, reactor: Any, directory: Directory, resolver: I
 
 
 def make_scheduler(
-    config: Config,
-    reactor: Any,
-    directory: Directory,
-    spool: ISpool,
-    resolver: IResolver,
-    policies: TLSPolicies,
-    return_paths: ReturnPaths,
+    config: Config, reactor: Any, spool: ISpool, routing: Routing, throttles: ThrottleRules, return_paths: ReturnPaths
 ) -> Scheduler:
     """Delivery, from the schedule to the ways out."""
     delivery = config.delivery
-    routing = make_routing(config, reactor, directory, resolver, policies)
     rules = ReportRules(config.mta.hostname, delivery.bounce, delivery.delay_warning)
     reporter = Reporter(rules, spool.content, spool.load, routing.lifetime_of, time.time)
     classifier = Classifier(delivery.reply_classes)
-    throttles = ThrottleRules(config.throttles)
     parted = whole if delivery.capture_all else return_paths.parted
     suppressing = Suppressing(spool.suppressions, routing.broadcast, delivery.suppress_bounced)
     return Scheduler(

@@ -136,6 +136,11 @@ class Destination:
         return {"channels": self._channels, "opening": self._opening, "lanes_waiting": len(self._lanes), "probe_in": probe}
 
     @property
+    def waiting(self) -> list[LaneQueue]:
+        """The lanes that have entries waiting."""
+        return list(self._lanes)
+
+    @property
     def lanes(self) -> int:
         """How many have entries waiting."""
         return len(self._lanes)

@@ -7,6 +7,7 @@ A route that was changed while its mail was queued sends it the new way. What is
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from lettermta.accounts.directory import Directory
 from lettermta.accounts.model import Route, RouteKind, RouteTLS, Smarthost, TransportKind, is_unguarded
 from lettermta.config import HostPort
 from lettermta.delivery.exchange import LOOK_UP, MOST_KNOWN, Exchange, Exchanges, Lookup
+from lettermta.delivery.resolver import InvalidName, ascii_name
 from lettermta.delivery.schedule import Schedule
 from lettermta.delivery.shaping import Limits, ShapingRules
 from lettermta.delivery.tls.decision import TLSPolicies
@@ -58,6 +60,9 @@ class Routing:
     _ways: dict[tuple[str, RouteTLS | None], tuple[Exchange, Way]] = field(factory=dict, init=False)
     """By domain and what the route asks of TLS, with the exchange that it is for."""
 
+    _relays: dict[str, Limits] = field(factory=dict, init=False)
+    """What holds for hosts that operators named."""
+
     def __attrs_post_init__(self) -> None:
         self.exchanges = Exchanges(self.reactor)
 
@@ -65,6 +70,7 @@ class Routing:
         """Follow other rules from now on."""
         self.shaping = shaping
         self._ways.clear()
+        self._relays.clear()
 
     def schedule_of(self, lane: Lane) -> Schedule:
         """When the lane's mail is tried again: the receiver's schedule comes before the route's, and that before ours."""
@@ -152,13 +158,24 @@ class Routing:
         return TLSMode.REQUIRE if TLSMode.REQUIRE in asked else (asked or [self.settings.tls])[0]
 
     def _limits(self, domain: str, exchange: Exchange | None) -> Limits:
+        if not domain.isascii():
+            with suppress(InvalidName):
+                domain = ascii_name(domain)
         return self.shaping.limits(domain, () if exchange is None else exchange.groups[0])
+
+    def _relay_limits(self, host: str) -> Limits:
+        known = self._relays.get(host)
+        if known is None:
+            if len(self._relays) >= _MOST_SCHEDULES:
+                self._relays.clear()
+            known = self._relays[host] = self.shaping.limits(None, (host.lower(),))
+        return known
 
     def _capture(self) -> Way:
         return _alone("transport capture", lambda: CaptureTransport(self.capture_dir, self.reactor))
 
     def _relayhost(self, relayhost: HostPort) -> Way:
-        key, limits = f"relayhost {relayhost}", self.shaping.limits(None, (relayhost.host.lower(),))
+        key, limits = f"relayhost {relayhost}", self._relay_limits(relayhost.host)
 
         def transport() -> ITransport:
             return SmarthostTransport(self.reactor, relayhost.host, relayhost.port, self.settings.tls, None, self.settings, limits=limits)
@@ -169,7 +186,7 @@ class Routing:
         smarthost = route.smarthost
         assert smarthost is not None
         # The credentials are part of the key, or a changed password would wait for the old channels to close.
-        key, limits = f"smarthost {route.slug} {hash(smarthost):x}", self.shaping.limits(None, (smarthost.host.lower(),))
+        key, limits = f"smarthost {route.slug} {hash(smarthost):x}", self._relay_limits(smarthost.host)
 
         def transport() -> ITransport:
             tls, credentials = TLSMode(smarthost.tls.value), _credentials(smarthost)

@@ -189,6 +189,13 @@ class Scheduler:
             destination.reshape(way.transport(), way.limits)
         destination.offer(lane)
 
+    def reshape(self) -> None:
+        """Ways and limits may have changed: have what waits follow them."""
+        for destination in list(self._destinations.values()):
+            for lane in destination.waiting:
+                if lane.way == destination.name:
+                    self._serve(lane)
+
     def elsewhere(self, lane: LaneQueue) -> None:
         """See IQueue."""
         self._serve(lane)

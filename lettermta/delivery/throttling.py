@@ -53,9 +53,12 @@ class ThrottleRules:
 
     def __init__(self, own: Iterable[Throttle] = (), shipped: Iterable[Throttle] | None = None) -> None:
         """``own`` are the operator's, which come first; ``shipped`` None: those that come along."""
-        if shipped is None:
-            shipped = load_sections(THROTTLES, Throttle)
-        self._rules = [_rule(section) for section in (*own, *shipped)]
+        self._shipped = [_rule(section) for section in (load_sections(THROTTLES, Throttle) if shipped is None else shipped)]
+        self.follow(own)
+
+    def follow(self, own: Iterable[Throttle]) -> None:
+        """Follow other rules of the operator's from now on."""
+        self._rules = [*map(_rule, own), *self._shipped]
 
     def find(self, reply: Reply, host: str | None) -> Found | None:
         """The first rule that matches a failure's ``reply``, said by ``host``."""

@@ -151,7 +151,7 @@ def test_sighup_serves_the_new_certificate_and_keeps_the_old_one_in_place_of_a_b
     open_session = daemon.client(daemon.port)
     install(new, tls)
     daemon.running.send_signal(signal.SIGHUP)
-    daemon.running.line("certificates reloaded")
+    daemon.running.line("certificates, shaping and throttle rules reloaded")
     assert served(port) == expected[new]
     assert open_session.noop()[0] == 250, "who is connected stays connected"
     open_session.quit()
