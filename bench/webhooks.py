@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import socket
 import statistics
 import subprocess
 import sys
@@ -93,6 +94,19 @@ def round_with(args: argparse.Namespace, port: int, sink: Sink, daemon: Daemon, 
     return rate, spent, words
 
 
+def round_with_dead_ones(args: argparse.Namespace, port: int, sink: Sink, daemon: Daemon) -> str:
+    """A pair with two webhooks that take nothing: one that nobody answers at, and one that hangs over each request."""
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as hanging:
+        ports = (free_port(), hanging.getsockname()[1])
+        without, _ = one_round(args, port, sink, daemon)
+        for dead in ports:
+            daemon.admin("webhook", "create", "--project", "bench", "--url", f"http://127.0.0.1:{dead}/")
+        rate, _ = one_round(args, port, sink, daemon)
+        for line in daemon.admin("webhook", "list", "--project", "bench", "--json").splitlines():
+            daemon.admin("webhook", "delete", json.loads(line)["id"], "--yes")
+    return f"two dead endpoints: without {without:,.0f} messages/s, with {rate:,.0f}; the sender has {sender_of(daemon).memory():.0f} MB"
+
+
 def main() -> None:
     """Run the pairs and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -116,6 +130,7 @@ def main() -> None:
                 costs.append(100 * (1 - rate / without))
                 print(f"round {number}  without {without:6,.0f} messages/s {cpu:4.0f} us   with {rate:6,.0f} messages/s {spent:4.0f} us")
                 print(f"         {words}", flush=True)
+            print(round_with_dead_ones(args, port, sink, daemon), flush=True)
             cost = statistics.median(costs)
             print(f"median   a webhook with {PER_MESSAGE} events a message costs {cost:.1f} % of the mail's throughput")
         finally:

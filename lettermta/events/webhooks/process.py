@@ -1,7 +1,7 @@
 """The daemon's end: a sink of the outbox that hands events to the process that sends them (:mod:`lettermta.webhook_sender`).
 
 Webhooks are sent by a process of their own, at a lower priority, so that neither the requests nor a backlog of them takes time or memory
-from the mail. It runs as long as there is a webhook; when it dies it is started again, and what it had not put on the disk is told to it
+from the mail. It is started when there is a webhook; when it dies it is started again, and what it had not put on the disk is told to it
 again: ``sync`` fails, and with it the place in the outbox stays where it was. When the daemon dies, the process sees its socket closed and
 ends.
 """
