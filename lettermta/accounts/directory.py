@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from attrs import Factory, define
+from attrs import Factory, define, evolve
 from twisted.logger import Logger
 
 from lettermta import metrics
@@ -156,8 +156,12 @@ class Directory:
         return self._vault.return_path_key
 
     def private_key(self, key: DomainKey) -> PrivateKey:
-        """The private part of a key, ready for use: to be kept by whoever signs. Raises Unsealable."""
-        return private_key(key, self._vault)
+        """The private part of a key, ready for use: to be kept by whoever signs. Raises Unsealable when it can't be had now."""
+        try:
+            row = self._db.execute(records.PRIVATE_KEY, (key.id,)).fetchone()
+        except sqlite3.Error as fault:
+            raise Unsealable(f"{self._path} can't be read: {fault}") from fault
+        return private_key(evolve(key, sealed=None if row is None else row[0]), self._vault)
 
     def webhooks(self) -> Mapping[str, Webhook]:
         """All webhooks by their ids, also those that are switched off; the same object until accounts change."""
@@ -262,7 +266,7 @@ def _read(connection: sqlite3.Connection, vault: Vault) -> _Snapshot:
         for domain in map(records.domain_of, connection.execute(records.DOMAINS)):
             snapshot.of_project.setdefault(domain.project_id, {})[domain.name] = domain
         snapshot.domains = {project_id: frozenset(domains) for project_id, domains in snapshot.of_project.items()}
-        for key in map(records.key_of, connection.execute(f"{records.KEYS} WHERE state = 'signing' ORDER BY id")):
+        for key in map(records.key_of, connection.execute(records.SIGNING_KEYS)):
             snapshot.signing.setdefault(key.domain_id, []).append(key)
     except (Unsealable, ValueError) as fault:
         raise StorageUnusable(f"{DATABASE} is damaged: {fault}") from fault

@@ -54,12 +54,12 @@ def _public(key: PrivateKey) -> str:
 
 
 def private_key(key: DomainKey, vault: Vault) -> PrivateKey:
-    """The private part; raises Unsealable when it is retired or damaged.
+    """The private part; raises Unsealable when it is gone or damaged.
 
     The vault vouches for it, so the checks that loading makes of RSA keys, 29 ms of them, are left out.
     """
     if key.sealed is None:
-        raise Unsealable(f"the private part of {dkim_owner(key.id)} is gone: it was retired")
+        raise Unsealable(f"the private part of {dkim_owner(key.id)} is gone")
     try:
         der = base64.b64decode(vault.unseal(key.sealed, dkim_owner(key.id)))
         loaded = load_der_private_key(der, None, unsafe_skip_rsa_key_validation=True)

@@ -213,7 +213,7 @@ class DomainKey:
     public: str
     """What the record's ``p=`` says (RFC 6376 section 3.6.1), in base64."""
     sealed: bytes | None = field(repr=False)
-    """The private key as the vault keeps it; None once it is retired."""
+    """The private key as the vault keeps it; None once it is retired, and where it was not read."""
     created: float
     verified: float | None = None
     """When its record was last seen to be right; None: never, or it was wrong at the last look."""

@@ -31,6 +31,12 @@ ROUTES = (
 TOKENS = "SELECT id, project_id, name, created, revoked, hint, digest, secret FROM token"
 DOMAINS = "SELECT id, project_id, name, created, return_path_verified, dmarc_verified, spf_verified, return_path FROM domain"
 KEYS = "SELECT id, domain_id, selector, algorithm, state, public, private, created, verified, retired FROM dkim_key"
+SIGNING_KEYS = (
+    "SELECT id, domain_id, selector, algorithm, state, public, NULL, created, verified, retired FROM dkim_key "
+    "WHERE state = 'signing' ORDER BY id"
+)
+"""Without their private parts: those are read one by one, when they are needed."""
+PRIVATE_KEY = "SELECT private FROM dkim_key WHERE id = ?"
 
 INSERT_PROJECT = (
     "INSERT INTO project (id, slug, smtp, message_size, recipients, check_sender, alignment, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
@@ -159,7 +165,7 @@ def domain_changes(domain: Domain) -> Row:
 
 
 def key_of(row: Row) -> DomainKey:
-    """The key in a row of :data:`KEYS`; raises ValueError for unknown words."""
+    """The key in a row of :data:`KEYS` or :data:`SIGNING_KEYS`; raises ValueError for unknown words."""
     identifier, domain_id, selector, algorithm, state, *rest = row
     return DomainKey(identifier, domain_id, selector, KeyAlgorithm(algorithm), KeyState(state), *rest)
 
