@@ -64,6 +64,14 @@ def return_path(name: str) -> str:
     return f"rp.{name}"
 
 
+def sender_term(hostname: str) -> str:
+    """The term of an SPF record that permits a host (RFC 7208 section 5), which may be an address literal (RFC 5321 section 4.1.3)."""
+    if not hostname.startswith("["):
+        return f"a:{hostname}"
+    address = hostname.strip("[]").removeprefix("IPv6:")
+    return f"ip6:{address}" if ":" in address else f"ip4:{address}"
+
+
 def dns_records(domain: Domain, keys: Sequence[DomainKey], project: Project, hostname: str, bounce_host: str) -> Sequence[DNSRecord]:
     """The records of a domain: ``hostname`` sends its mail, ``bounce_host`` takes its bounces."""
     dkim = [
@@ -79,9 +87,10 @@ def dns_records(domain: Domain, keys: Sequence[DomainKey], project: Project, hos
     ]
     # Alignment of SPF stays relaxed (the default): the return path is below the domain.
     strict = "; adkim=s" if project.alignment is Alignment.STRICT else ""
+    path = DNSRecord(Purpose.RETURN_PATH, return_path(domain.name), "CNAME", bounce_host, domain.return_path_verified)
     return [
         *dkim,
-        DNSRecord(Purpose.RETURN_PATH, return_path(domain.name), "CNAME", bounce_host, domain.return_path_verified),
+        *([] if bounce_host.startswith("[") else [path]),  # there is no alias of an address
         DNSRecord(Purpose.DMARC, f"_dmarc.{domain.name}", "TXT", f"v=DMARC1; p=none{strict}", domain.dmarc_verified),
-        DNSRecord(Purpose.SPF, domain.name, "TXT", f"v=spf1 a:{hostname} ~all", domain.spf_verified),
+        DNSRecord(Purpose.SPF, domain.name, "TXT", f"v=spf1 {sender_term(hostname)} ~all", domain.spf_verified),
     ]

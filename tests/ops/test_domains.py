@@ -99,6 +99,14 @@ def test_a_project_of_strict_alignment_says_so_in_its_dmarc_hint(run: Run) -> No
     assert records[3]["value"] == "v=DMARC1; p=none; adkim=s"
 
 
+def test_a_host_without_a_name_is_permitted_by_its_address(run: Run, tmp_path: Path) -> None:
+    config = tmp_path / "mta.ini"
+    config.write_text(CONFIG.replace("hostname = mta.test", "hostname = [IPv6:2001:db8::1]").replace("bounce_host = bounces.test", ""))
+    records = run("domain", "create", *DOMAIN, "--json").records
+    assert [record["purpose"] for record in records] == ["dkim", "dkim", "dmarc", "spf"], "there is no alias of an address"
+    assert records[-1]["value"] == "v=spf1 ip6:2001:db8::1 ~all"
+
+
 def test_each_project_has_keys_of_its_own_for_the_same_domain(run: Run) -> None:
     run("project", "create", "other")
     ours = run("domain", "create", *DOMAIN, "--json").records

@@ -15,7 +15,7 @@ from typing import Any
 import dns.rdatatype
 from attrs import evolve, frozen
 
-from lettermta.accounts.dns_records import DNSRecord, Purpose
+from lettermta.accounts.dns_records import DNSRecord, Purpose, sender_term
 from lettermta.accounts.model import Domain, KeyState
 from lettermta.accounts.store import AccountStore
 from lettermta.delivery.resolver import NoSuchDomain, Resolver, TemporaryDNSFailure
@@ -142,9 +142,10 @@ async def _spf(resolver: Resolver, record: DNSRecord, hostname: str) -> Check:
     if len(texts) > 1:
         return Check(record, Finding.WRONG, texts, "there is more than one record")
     terms = texts[0].lower().split()[1:]
-    if f"a:{hostname}" in [term.lstrip("+") for term in terms]:
+    if sender_term(hostname).lower() in [term.lstrip("+") for term in terms]:
         return Check(record, Finding.FOUND, texts)
-    addresses = await _addresses(resolver, hostname)
+    literal = hostname.startswith("[")
+    addresses = [hostname.strip("[]").removeprefix("IPv6:")] if literal else await _addresses(resolver, hostname)
     search = _SPFSearch(resolver)
     outside = [address for address in addresses if not await search.permits(record.name, terms, address)]
     if addresses and not outside:
