@@ -1,10 +1,10 @@
 """Messages per second, end to end: kept-open sessions submit, the daemon stores and relays, a sink counts.
 
-    python bench/relay.py [--messages 10000] [--sessions 20] [--size 10240] [--rounds 3] [--sign]
+    python bench/relay.py [--messages 10000] [--sessions 20] [--size 10240] [--rounds 3] [--sign] [--return-path]
 
 Source and sink are Postfix's own test tools (smtp-source, smtp-sink; Debian's package postfix), on loopback. The clock runs from the first
 connection of the source to the last message in the sink; CPU is the daemon's own, of all its threads. With --sign the sender's domain has
-DKIM keys, so that each message leaves with two signatures.
+DKIM keys, so that each message leaves with two signatures; with --return-path it has return paths, so that each recipient is one transaction.
 """
 
 from __future__ import annotations
@@ -87,6 +87,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=10_240)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--sign", action="store_true")
+    parser.add_argument("--return-path", action="store_true")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         port, sink_port = free_port(), free_port()
@@ -94,8 +95,11 @@ def main() -> None:
         wait_for(sink_port)
         daemon = Daemon(Path(directory), port, RELAYED.format(sink=sink_port))
         try:
-            if args.sign:
+            if args.sign or args.return_path:
                 daemon.admin("domain", "create", "--project", "bench", "source.example")
+                daemon.admin(
+                    "domain", "update", "--project", "bench", "source.example", "--return-path", "on" if args.return_path else "off"
+                )
             results = []
             for number in range(args.rounds + 1):
                 rate, cpu = one_round(args, port, sink, daemon)
