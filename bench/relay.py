@@ -4,7 +4,7 @@
 
 Source and sink are Postfix's own test tools (smtp-source, smtp-sink; Debian's package postfix), on loopback. The clock runs from the first
 connection of the source to the last message in the sink; CPU is the daemon's own, of all its threads. With --sign the sender's domain has
-DKIM keys, so that each message leaves with two signatures; with --return-path it has return paths, so that each recipient is one transaction.
+DKIM keys, so that each message leaves with two signatures; with --return-path each leaves with a return path, too.
 """
 
 from __future__ import annotations
