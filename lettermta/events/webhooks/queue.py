@@ -26,8 +26,10 @@ from lettermta.events.webhooks.schedule import Schedule
 from lettermta.interfaces import IDeliveries
 from lettermta.webhook import GONE, Answer, Attempted, Delivery, DeliveryStatus
 
-KEEP = 100
+KEEP = 50
 """Deliveries in memory, for each webhook, those under way among them; at least twice as many as may be under way."""
+KEEP_FAILING = 2
+"""The same for one whose endpoint fails, beside those whose outcome is not on record yet."""
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """Seconds that a failing endpoint is left alone, doubled with each failure."""
 BACK_OFF = (429, 502, 504)
@@ -138,7 +140,7 @@ class EndpointQueue:
             return
         while self._under_way < self._allowed() and (delivery := self._next()) is not None:
             self._begin(delivery)
-        if self._look_again and not self._looking and len(self._in_hand) <= self._keep // 2:
+        if self._look_again and not self._looking and len(self._in_hand) <= self._room() // 2:
             self._looking = True
             self._look_again = False
             Deferred.fromCoroutine(self._look()).addErrback(self._not_looked)
@@ -149,7 +151,13 @@ class EndpointQueue:
         self._ready.clear()
 
     def _allowed(self) -> int:
-        return 1 if self.failures >= self._concurrency else self._concurrency
+        return 1 if self._is_failing() else self._concurrency
+
+    def _room(self) -> int:
+        return KEEP_FAILING if self._is_failing() else self._keep
+
+    def _is_failing(self) -> bool:
+        return self.failures >= self._concurrency
 
     def _next(self) -> Delivery | None:
         """The first one that is ready and whose message has no event under way."""
@@ -160,7 +168,7 @@ class EndpointQueue:
 
     async def _look(self) -> None:
         # Those in hand are due there as well, and come along.
-        limit = self._keep + len(self._in_hand)
+        limit = self._room() + len(self._in_hand)
         found, later = await self._deliveries.due(self.webhook.id, self._now(), limit)
         self._looking = False
         self._take(found)
@@ -213,10 +221,14 @@ class EndpointQueue:
         if answer.http_status == GONE and not self._refused:
             self._refused = True
             self._gone(self.webhook)
-        if answer.retry_after is not None:
-            self._pause(answer.retry_after)
-        elif answer.http_status in BACK_OFF or self.failures >= self._concurrency:
-            self._pause(min(FIRST_PAUSE * 2.0 ** min(max(self.failures - self._concurrency, 0), 30), LONGEST_PAUSE))
+        pause = answer.retry_after or 0.0
+        if self._is_failing() or answer.http_status in BACK_OFF:
+            pause = max(pause, min(FIRST_PAUSE * 2.0 ** min(max(self.failures - self._concurrency, 0), 30), LONGEST_PAUSE))
+        if self._is_failing():
+            self._drop_ready()
+            self._look_again = True
+        if pause:
+            self._pause(pause)
 
     def _recorded(self, _: None, delivery: Delivery, due: float | None) -> None:
         self._in_hand.discard(delivery.number)

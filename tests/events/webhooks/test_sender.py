@@ -11,7 +11,7 @@ import pytest
 from twisted.internet.defer import Deferred, succeed
 
 from lettermta.accounts.webhooks import new_secret
-from lettermta.events.webhooks.queue import KEEP
+from lettermta.events.webhooks.queue import KEEP, KEEP_FAILING
 from tests.events.webhooks.place import CONTEXT, HOST, NOW, OK, Place, Request, Wire, answer, event, status
 
 OTHER = "203.0.113.7"
@@ -281,6 +281,14 @@ def test_endless_header_fields_end_the_connection(place: Place) -> None:
     assert host.wires[0].to_client < 300_000
 
 
+def test_a_retry_after_of_nothing_is_no_leave_to_go_on_at_full_speed(place: Place) -> None:
+    place.webhook()
+    host = place.host(answering=status(429, "Retry-After: 0"))
+    place.happen(*[event(message=f"m{number}") for number in range(100)])
+    place.pass_time(30)
+    assert len(host.requests) < 30
+
+
 @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
 def test_a_redirect_to_loopback_is_not_followed(place: Place, code: int) -> None:
     place.webhook()
@@ -333,10 +341,10 @@ def test_a_dead_endpoint_harms_no_other_and_keeps_no_memory(place: Place) -> Non
     assert alive.ids() == [one.id for one in told]
     assert alive.times()[-1] == 0
     queue = place.sender._endpoints["dead"].queue
-    assert len(queue._in_hand) <= 2 * KEEP
+    assert len(queue._in_hand) <= KEEP
     assert len(place.records("dead")) == 1000
     place.pass_time(600)
-    assert len(queue._in_hand) <= 2 * KEEP
+    assert len(queue._in_hand) <= KEEP_FAILING
 
 
 def test_an_endpoint_that_is_down_is_probed_and_then_gets_everything_soon(place: Place) -> None:
