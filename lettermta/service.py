@@ -58,6 +58,7 @@ from lettermta.wiring import (
     make_tls_reports,
     make_webhooks,
     plug_in,
+    webhook_settings,
 )
 
 DRAIN_SECONDS = 10.0
@@ -271,8 +272,9 @@ class Lettermta(Service):
         self._routing.reshape(ShapingRules(config.shaping))
         self._throttles.follow(config.throttles)
         self._scheduler.reshape()
+        self._webhooks.renew(webhook_settings(config))
         metrics.RELOADS["succeeded"].inc()
-        self.log.info("certificates, shaping and throttle rules reloaded")
+        self.log.info("certificates, shaping and throttle rules reloaded, and the settings of webhooks")
 
     # -- stopping
 

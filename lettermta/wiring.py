@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -59,7 +59,7 @@ from lettermta.submission.hygiene import HeaderRules
 from lettermta.submission.policies import NamedPolicy, Policies
 from lettermta.submission.server import Submission, SubmissionRules
 from lettermta.submission.stranger import NothingReturns
-from lettermta.webhook_sender import settings_for as webhook_settings
+from lettermta.webhook_sender import settings_for
 
 NETWORK_SHARE = 4
 """A network may have so many times the connections of an address."""
@@ -184,14 +184,6 @@ def make_returns(config: Config, reactor: Any, spool: ISpool, return_paths: Retu
 
 def make_webhooks(config: Config, reactor: Any, directory: Directory, spool: ISpool) -> WebhookSink:
     """The reader of the outbox that has webhooks told."""
-    events = config.events
-    settings = webhook_settings(
-        config.mta.state_dir,
-        concurrency=events.webhook_concurrency,
-        delays=events.webhook_schedule,
-        allowed=events.webhook_allow_networks,
-        retention=events.webhook_retention,
-    )
 
     def gone(webhook: Webhook) -> None:
         project = directory.project(webhook.project_id)
@@ -203,7 +195,19 @@ def make_webhooks(config: Config, reactor: Any, directory: Directory, spool: ISp
                 lambda failure: _log.failure("that webhook {id} was switched off could not be told", failure=failure, id=webhook.id)
             )
 
-    return WebhookSink(directory.webhooks, settings, gone, reactor)
+    return WebhookSink(directory.webhooks, webhook_settings(config), gone, reactor)
+
+
+def webhook_settings(config: Config) -> Mapping[str, Any]:
+    """What the process that sends webhooks is told first."""
+    events = config.events
+    return settings_for(
+        config.mta.state_dir,
+        concurrency=events.webhook_concurrency,
+        delays=events.webhook_schedule,
+        allowed=events.webhook_allow_networks,
+        retention=events.webhook_retention,
+    )
 
 
 def make_resolver(config: Config, reactor: Any) -> Resolver:

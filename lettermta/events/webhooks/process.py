@@ -77,6 +77,8 @@ class WebhookSink:
         self._untaken = 0
         self._room: Deferred[None] | None = None
         self._synced: Deferred[None] | None = None
+        self._renewing = False
+        """Whether the process was told to end so that another one takes over."""
         self._failures = 0
         """Times in a row that it ended before it had synced anything."""
         self._start_at = 0.0
@@ -135,6 +137,14 @@ class WebhookSink:
             self._known, self._on = webhooks, any(webhook.disabled is None for webhook in webhooks.values())
         return self._on
 
+    def renew(self, settings: Mapping[str, Any]) -> None:
+        """Go on with other settings: where there is a process, it ends in good order and another one takes over."""
+        if settings != self._settings:
+            self._settings = settings
+            if self._frames is not None:
+                self._renewing = True
+                self._frames.transport.loseConnection()
+
     # -- the process
 
     @property
@@ -154,7 +164,7 @@ class WebhookSink:
             self._process = self._reactor.spawnProcess(
                 _Ending(self._died),
                 sys.executable,
-                [sys.executable, "-m", MODULE],
+                [sys.executable, "-P", "-m", MODULE],
                 env=dict(os.environ),
                 childFDs={0: nothing.fileno(), 1: 1, 2: 2, DESCRIPTOR: theirs.fileno()},
             )
@@ -213,7 +223,9 @@ class WebhookSink:
 
     def _died(self, failure: Failure) -> None:
         self._process = None
-        if self._watch.running:
+        if self._renewing:
+            self._renewing = False
+        elif self._watch.running:
             self._failures += 1
             self._start_at = self._reactor.seconds() + self.retry.delay(self._failures)
             metrics.WEBHOOK_RESTARTS.inc()

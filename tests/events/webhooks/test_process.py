@@ -169,6 +169,19 @@ class WebhookSinkTests(SynchronousTestCase):
         self.reactor.child.says(Kind.TAKEN, str(len(packed([big.payload]))).encode())
         assert self.successResultOf(waiting) == 1
 
+    def test_new_settings_are_for_a_new_process_and_what_was_not_synced_is_told_again(self) -> None:
+        self.sink.renew({"state_dir": "/x"})
+        assert self.reactor.child.told() == [(Kind.SETTINGS, orjson.dumps({"state_dir": "/x"}))]
+        self.deliver(event())
+        with grown() as growth:
+            self.sink.renew({"state_dir": "/y"})
+            self.reactor.advance(1)
+        assert "lettermta_webhook_restarts_total" not in growth
+        assert self.reactor.child.told() == [(Kind.SETTINGS, orjson.dumps({"state_dir": "/y"}))]
+        assert self.deliver(event()) == 0
+        self.failureResultOf(self.sink.sync(), SinkFailed)
+        assert self.deliver(event()) == 1
+
     def test_closing_ends_the_process(self) -> None:
         closed = self.sink.close()
         self.successResultOf(closed)
