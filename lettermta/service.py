@@ -61,6 +61,7 @@ from lettermta.wiring import (
     webhook_settings,
 )
 
+_RELOADED = "certificates, shaping and throttle rules reloaded, and the settings of webhooks"
 DRAIN_SECONDS = 10.0
 """How long sessions with a message in hand may take to finish when the daemon stops."""
 
@@ -257,7 +258,16 @@ class Lettermta(Service):
         signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self._reload))
 
     def _reload(self) -> None:
-        """Read certificates and rules of delivery anew; with any fault in any of them, all the old ones stay (HARD-CASES row 29)."""
+        """The service manager is told when it begins and when it is over, and what came of it."""
+        notify.notify(notify.reloading())
+        fault = self._read_anew()
+        told = _RELOADED if fault is None else f"reload refused: {fault}"
+        notify.notify(f"{notify.READY}\n{notify.status(told)}")
+
+    def _read_anew(self) -> str | None:
+        """Read certificates and rules of delivery anew; with any fault in any of them, which is returned, all the old ones stay (HARD-CASES
+        row 29).
+        """
         try:
             config = load(self._config.path)
             if config.tls.certificate:
@@ -268,13 +278,14 @@ class Lettermta(Service):
         except (ConfigError, TLSFault) as error:
             metrics.RELOADS["refused"].inc()
             self.log.error("reload refused, the old configuration stays in force: {reason}", reason=str(error))
-            return
+            return str(error)
         self._routing.reshape(ShapingRules(config.shaping))
         self._throttles.follow(config.throttles)
         self._scheduler.reshape()
         self._webhooks.renew(webhook_settings(config))
         metrics.RELOADS["succeeded"].inc()
-        self.log.info("certificates, shaping and throttle rules reloaded, and the settings of webhooks")
+        self.log.info("{told}", told=_RELOADED)
+        return None
 
     # -- stopping
 

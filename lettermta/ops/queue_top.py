@@ -1,4 +1,4 @@
-"""``lettermta-queue top``: what is in the queue, once a second, on a terminal. ``d p r t s`` choose what is counted by, ``q`` quits.
+"""``lettermta-queue top``: what is in the queue, once a second, on a terminal. The keys in its last line choose what is counted by.
 
 Plain escape sequences on the terminal's other screen; the terminal is put back as it was however this ends.
 """
@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from lettermta.ops.queue_asking import UsageFault, add_filters, filters_of
-from lettermta.ops.queue_source import Source
+from lettermta.ops.queue_source import DaemonFault, Source
 from lettermta.ops.queue_stats import COUNTED, stats_lines
 from lettermta.ops.queue_text import cut
 
@@ -40,12 +40,21 @@ def _top(args: argparse.Namespace, source: Source) -> int:
     by, filters = args.by, filters_of(args)
     with _screen():
         while True:
-            rows = list(source.ask("stats", by=by, filters=filters))
-            _draw(rows, by)
+            _draw(_look(source, by, filters), by)
             key = _key(time.monotonic() + EVERY)
             if key in ("q", "Q", "\x03", "\x04"):
                 return os.EX_OK
             by = _KEYS.get(key, by)
+
+
+def _look(source: Source, by: str, filters: Mapping[str, Any]) -> list[str]:
+    """What there is to show now: the queue, or why there is nothing to be seen of it."""
+    try:
+        rows = list(source.ask("stats", by=by, filters=filters))
+    except (OSError, DaemonFault) as fault:
+        return [f"the daemon does not answer: {fault}"]
+    total = sum(row["count"] for row in rows)
+    return [f"{total} recipient{'' if total == 1 else 's'} in the queue, by {by}", "", *stats_lines(rows, by, time.time())]
 
 
 @contextmanager
@@ -61,14 +70,14 @@ def _screen() -> Iterator[None]:
         termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
 
 
-def _draw(rows: list[Mapping[str, Any]], by: str) -> None:
+def _draw(seen: list[str], by: str) -> None:
+    """The time and what is seen, as far as there is room, and the keys in the last line."""
     width, height = os.get_terminal_size(sys.stdout.fileno())
     width, height = width or 80, height or 24
-    total = sum(row["count"] for row in rows)
-    head = f"{time.strftime('%H:%M:%S')}  {total} recipients in the queue, by {by}   keys: {' '.join(_KEYS)}, q"
-    lines = [head, "", *stats_lines(rows[: max(height - 4, 0)], by, time.time())]
-    text = "".join(f"{cut(line, width)}\x1b[K\r\n" for line in lines[: height - 1])
-    print(f"\x1b[H{text}\x1b[J", end="", flush=True)
+    lines = [f"{time.strftime('%H:%M:%S')}  {seen[0]}", *seen[1:]][: max(height - 2, 1)]
+    text = "".join(f"{cut(line, width)}\x1b[K\r\n" for line in lines)
+    keys = "  ".join(f"{key} {name}" for key, name in (*_KEYS.items(), ("q", "quit")) if name != by)
+    print(f"\x1b[H{text}\x1b[J\x1b[{height};1H{cut(keys, width - 1)}", end="", flush=True)
 
 
 def _key(until: float) -> str:

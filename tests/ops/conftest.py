@@ -39,16 +39,17 @@ def ids(config: Path) -> list[str]:
 
 
 @pytest.fixture
-def daemon(config: Path) -> Iterator[Callable[..., None]]:
+def daemon(config: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Starts a daemon on the spool; it is stopped behind the test."""
     processes: list[subprocess.Popen[str]] = []
 
-    def start(*delivered: str) -> None:
+    def start(*delivered: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "tests.ops.daemon", str(config.parent / "state"), *delivered]
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
         processes.append(process)
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
+        return process
 
     yield start
     for process in processes:

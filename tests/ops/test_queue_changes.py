@@ -449,12 +449,28 @@ def test_top_shows_the_queue_live_and_puts_the_terminal_back(config: Path) -> No
     assert "4 recipients in the queue, by destination" in lines[0]
     assert [line.split()[0] for line in lines if "example." in line] == ["3", "1"]
     assert max(map(len, lines)) <= 120
+    assert b"t tag" in read_until(master, b"q quit")
     os.write(master, b"t")
     assert b" red" in read_until(master, b"by tag") + read_until(master, b"\x1b[J")
     os.write(master, b"q")
     assert read_until(master, b"\x1b[?1049l").endswith(b"\x1b[?25h\x1b[?1049l")
     assert process.wait(timeout=30) == os.EX_OK
     assert termios.tcgetattr(master)[3] & termios.ECHO
+    os.close(master)
+
+
+@pytest.mark.usefixtures("ids")
+def test_top_outlives_the_daemon_it_looks_at(config: Path, daemon: Callable[..., subprocess.Popen[str]]) -> None:
+    up = daemon()
+    process, master = on_terminal(config, "top", "--tag", "red")
+    read_until(master, b"2 recipients in the queue")
+    up.terminate()
+    up.wait(timeout=30)
+    read_until(master, b"the daemon does not answer")
+    daemon()
+    read_until(master, b"2 recipients in the queue")
+    os.write(master, b"q")
+    assert process.wait(timeout=30) == os.EX_OK
     os.close(master)
 
 

@@ -152,6 +152,8 @@ def test_sighup_serves_the_new_certificate_and_keeps_the_old_one_in_place_of_a_b
     install(new, tls)
     daemon.running.send_signal(signal.SIGHUP)
     daemon.running.line("certificates, shaping and throttle rules reloaded")
+    assert daemon.notice().startswith("RELOADING=1\nMONOTONIC_USEC="), "the service manager knows"
+    assert daemon.notice() == "READY=1\nSTATUS=certificates, shaping and throttle rules reloaded, and the settings of webhooks"
     assert served(port) == expected[new]
     assert open_session.noop()[0] == 250, "who is connected stays connected"
     open_session.quit()
@@ -159,6 +161,8 @@ def test_sighup_serves_the_new_certificate_and_keeps_the_old_one_in_place_of_a_b
     (tls / "cert.pem").write_text("broken")
     daemon.running.send_signal(signal.SIGHUP)
     daemon.running.line("reload refused.*cert.pem")
+    assert daemon.notice().startswith("RELOADING=1\n")
+    assert daemon.notice().startswith("READY=1\nSTATUS=reload refused: ")
     assert served(port) == expected[new]
 
     install(old, tls)
