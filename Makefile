@@ -8,10 +8,11 @@ TESTABLE := $(VENV)/testable
 FUZZABLE := $(VENV)/fuzzable
 FUZZ_SECONDS ?= 60
 CRASH_KILLS ?= 2000
+WEBHOOK_KILLS ?= 100
 DEEP_MESSAGES ?= 1000000
 DEV := etc/dev.ini
 
-.PHONY: help run test test-clients fuzz crash amqp lint bench bench-idle bench-latency bench-large bench-suppressions bench-deep bench-webhooks reference clean
+.PHONY: help run test test-clients fuzz crash crash-webhooks amqp lint bench bench-idle bench-latency bench-large bench-suppressions bench-deep bench-webhooks reference clean
 
 help:
 	@echo "make run     start a daemon for trying out: etc/dev.ini, mail is captured"
@@ -20,6 +21,7 @@ help:
 	@echo "make fuzz    each parser under atheris for FUZZ_SECONDS (60)"
 	@echo "make crash   the crash ledger: CRASH_KILLS (2000) deaths of the daemon; CRASH_SEED repeats a run"
 	@echo "make amqp    events of 10,000 messages at a real RabbitMQ, which is killed in between"
+	@echo "make crash-webhooks  a daemon with a webhook dies WEBHOOK_KILLS (100) times at each of two moments"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   messages per second, end to end"
 	@echo "make bench-idle     10,000 idle connections: memory for each, and how long another client waits"
@@ -72,6 +74,10 @@ crash: $(TESTABLE)
 # Every event of 10,000 messages at a real RabbitMQ, once, in order; and none lost when it is killed in between.
 amqp: $(TESTABLE)
 	LETTERMTA_AMQP_MESSAGES=10000 $(BIN)/python -b -m pytest tests/system/test_amqp.py
+
+# A daemon with a webhook dies WEBHOOK_KILLS times at each of two moments.
+crash-webhooks: $(TESTABLE)
+	WEBHOOK_KILLS=$(WEBHOOK_KILLS) $(BIN)/python -b -m pytest tests/system/test_webhooks.py -k "moment_of_a_kill"
 
 lint: $(TESTABLE)
 	$(BIN)/ruff check .

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
+import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -25,6 +25,7 @@ from lettermta.ops.admin.commands import Commands
 from lettermta.ops.admin.given import Misused
 from lettermta.ops.admin.printing import print_many
 from lettermta.ops.command_line import say
+from lettermta.ops.control import SOCKET
 from lettermta.spool import deliveries
 from lettermta.spool.deliveries import directory_of
 from lettermta.spool.offline import Offline
@@ -117,7 +118,7 @@ def _test(args: argparse.Namespace, store: AccountStore) -> None:
     connection = deliveries.connect(directory_of(args.settings.mta.state_dir))
     try:
         event_id = _add_test(connection, webhook, store.project_by_id(webhook.project_id).slug)
-        if not _is_sending(args.settings.mta.state_dir):
+        if not _is_running(args.settings.mta.state_dir):
             say(f"no daemon is running: event {event_id} is sent when it starts")
             return
         row = _wait(connection, webhook, event_id)
@@ -140,12 +141,10 @@ def _add_test(connection: Any, webhook: Webhook, project_slug: str) -> str:
     return event.id
 
 
-def _is_sending(state_dir: Path) -> bool:
-    try:
-        os.close(deliveries.take_lock(directory_of(state_dir)))
-    except deliveries.DeliveriesInUse:
-        return True
-    return False
+def _is_running(state_dir: Path) -> bool:
+    """Whether a daemon runs; it sends what is to be told within a second."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        return probe.connect_ex(str(state_dir / SOCKET)) == 0
 
 
 def _wait(connection: Any, webhook: Webhook, event_id: str) -> Mapping[str, Any]:
