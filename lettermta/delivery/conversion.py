@@ -13,14 +13,15 @@ import base64
 import binascii
 import re
 
-from attrs import define
+from attrs import define, frozen
 
 from lettermta.delivery.leaving import split
 
 _LONGEST_LINE = 998
 _DEEPEST = 50
-_BARE = re.compile(rb"\r(?!\n)|(?<!\r)\n|\0")
-_LONG_LINE = re.compile(rb"(?:\A|\n)[^\r\n]{%d}" % (_LONGEST_LINE + 1))
+_CHUNK = 262_144
+"""Octets that are encoded in one call: it is made in a thread, but keeps Python's lock."""
+_BEHIND_BOUNDARY = re.compile(rb"(--)?[ \t]*(?=\r\n|\Z)")
 _FIELD_END = re.compile(rb"\r\n(?![ \t])")
 _TYPE = re.compile(r"\s*([^\s()<>@,;:\\\"/\[\]?=]+/[^\s()<>@,;:\\\"/\[\]?=]+)")
 _PARAMETER = re.compile(r';\s*([^\s=;"]{1,40})\s*=\s*(?:"((?:[^"\\]|\\.)*+)"|([^\s;"]+))', re.DOTALL)
@@ -46,12 +47,18 @@ def to_seven_bit(whole: bytes, *, binary: bool) -> bytes:
 def _clean(octets: bytes, binary: bool) -> bool:
     if not octets.isascii():
         return False
-    return not binary or (_BARE.search(octets) is None and _LONG_LINE.search(octets) is None)
+    return not binary or not (_has_bare(octets) or any(len(line) > _LONGEST_LINE for line in octets.split(b"\r\n")))
+
+
+def _has_bare(octets: bytes) -> bool:
+    """Whether there is a CR or LF that is not part of a CRLF, or a NUL."""
+    ends = octets.count(b"\r\n")
+    return octets.count(b"\n") != ends or octets.count(b"\r") != ends or b"\0" in octets
 
 
 def _check(head: bytes, binary: bool) -> None:
     """A header block of binary content has to be lines all the same, or it would have another end once it is brought to them."""
-    if binary and _BARE.search(head) is not None:
+    if binary and _has_bare(head):
         raise Inconvertible("a header with bare line ends")
 
 
@@ -95,7 +102,7 @@ def _entity(fields: _Fields, body: bytes, default: str, binary: bool, depth: int
         head, inner = split(body)
         _check(head, binary)
         return fields.octets + b"\r\n" + (body if _clean(inner, binary) else _message(head, inner, binary, depth + 1))
-    if kind.name.startswith("text/") and _BARE.search(body) is None:
+    if kind.name.startswith("text/") and not _has_bare(body):
         fields.put("Content-Transfer-Encoding", "quoted-printable")
         return fields.octets + b"\r\n" + _quoted_printable(body)
     fields.put("Content-Transfer-Encoding", "base64")
@@ -106,18 +113,17 @@ def _multipart(kind: _Kind, body: bytes, binary: bool, depth: int) -> bytes:
     """The parts one by one (RFC 2046 section 5.1.1); what stands around them is shown to nobody."""
     if not kind.boundary:
         raise Inconvertible(f"{kind.name} without a boundary")
-    delimiter = re.compile(rb"(?:\A|\r\n)--%b(--)?[ \t]*(?=\r\n|\Z)" % re.escape(kind.boundary))
-    marks = list(delimiter.finditer(body))
-    if not marks or marks[0][1]:
+    marks = _delimiters(body, b"--" + kind.boundary)
+    if not marks or marks[0].last:
         raise Inconvertible(f"{kind.name} without parts")
     default = "message/rfc822" if kind.name == "multipart/digest" else "text/plain"
-    done = marks[0].start()
+    done = marks[0].start
     pieces = [body[:done] if _clean(body[:done], binary) else b""]
     for number, mark in enumerate(marks):
-        if mark[1]:
+        if mark.last:
             break
-        start = mark.end() + 2
-        end = marks[number + 1].start() if number + 1 < len(marks) else len(body)
+        start = mark.end + 2
+        end = marks[number + 1].start if number + 1 < len(marks) else len(body)
         if start <= end:
             pieces += (body[done:start], _part(body[start:end], default, binary, depth))
             done = end
@@ -127,9 +133,36 @@ def _multipart(kind: _Kind, body: bytes, binary: bool, depth: int) -> bytes:
     return b"".join([*pieces, rest])
 
 
+@frozen
+class _Mark:
+    """A delimiter with the line end before it; the one behind it is not part of it. ``last``: no part follows."""
+
+    start: int
+    end: int
+    last: bool
+
+
+def _delimiters(body: bytes, needle: bytes) -> list[_Mark]:
+    marks = []
+    at = body.find(needle)
+    while at >= 0:
+        found = _BEHIND_BOUNDARY.match(body, at + len(needle))
+        if found is not None and (at == 0 or body[at - 2 : at] == b"\r\n"):
+            marks.append(_Mark(max(at - 2, 0), found.end(), found[1] is not None))
+        at = body.find(needle, at + len(needle))
+    return marks
+
+
 def _quoted_printable(text: bytes) -> bytes:
     """RFC 2045 section 6.7. The codec goes by the first line's end, so there has to be one."""
-    return binascii.b2a_qp(b"\r\n" + text, istext=True)[2:]
+    encoded = []
+    start = 0
+    while start < len(text):
+        end = text.find(b"\r\n", start + _CHUNK)
+        end = len(text) if end < 0 else end + 2
+        encoded.append(binascii.b2a_qp(b"\r\n" + text[start:end], istext=True)[2:])
+        start = end
+    return b"".join(encoded)
 
 
 def _charset(body: bytes) -> str:

@@ -1,14 +1,20 @@
-"""Content in the form in which it leaves: made in memory, or what is stored with something on top."""
+"""Content in the form in which it leaves: made in memory, kept in a file for the moment, or what is stored with something on top."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
-from typing import cast
+from tempfile import TemporaryFile
+from typing import Any, cast
 
+from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from lettermta.interfaces import IStoredContent
+
+_PIECE = 262_144
+"""Octets that are read at a time."""
 
 
 @implementer(IStoredContent)
@@ -52,6 +58,29 @@ class ToppedContent:
         async with aclosing(cast("AsyncGenerator[bytes, None]", self._content.pieces())) as pieces:
             async for piece in pieces:
                 yield piece
+
+
+@implementer(IStoredContent)
+class PassingContent:
+    """A content in a file without a name, which is gone with it. Made in a thread."""
+
+    def __init__(self, data: bytes, threaded: Callable[..., Deferred[Any]]) -> None:
+        self._file = TemporaryFile(prefix="lettermta-")  # noqa: SIM115 - it is closed with this object
+        self._file.write(data)
+        self._file.flush()
+        self._threaded = threaded
+        self.size = len(data)
+
+    def whole(self) -> bytes | None:
+        """See IStoredContent."""
+        return None
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """See IStoredContent; raises OSError when the file can't be read."""
+        at = 0
+        while piece := await self._threaded(os.pread, self._file.fileno(), _PIECE, at):
+            at += len(piece)
+            yield piece
 
 
 def split(whole: bytes) -> tuple[bytes, bytes]:

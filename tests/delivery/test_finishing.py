@@ -9,13 +9,14 @@ import pytest
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
+from lettermta.delivery import finishing
 from lettermta.delivery.finishing import Finisher
 from lettermta.delivery.leaving import WholeContent
 from lettermta.interfaces import IFinisher, IStoredContent
 from lettermta.message import BodyType, Lane, Options, QueuedRecipient, QueueEntry, Reply
 from lettermta.smtp.client import ClientSettings, TLSMode
 from lettermta.smtp.client_envelope import Unsendable
-from tests.delivery.dkim.test_signer import Pieces
+from tests.delivery.dkim.test_signer import Pieces, read
 from tests.smtp.client_peer import PIPELINED, Peer
 from tests.test_counts import grown
 
@@ -91,6 +92,31 @@ def test_binary_content_is_converted_for_a_server_with_8bitmime_alone() -> None:
 def test_content_in_a_file_is_converted_too_and_left_there_when_it_is_clean() -> None:
     assert finished(Pieces(TEXT[:50], TEXT[50:]), BodyType.EIGHT_BIT, eight_bit=False)[2] == "7bit"
     assert finished(Pieces(HEAD, b"plain\r\n"), BodyType.EIGHT_BIT, eight_bit=False) == (BodyType.SEVEN_BIT, None, "")
+
+
+def test_what_is_converted_from_a_file_goes_to_a_file() -> None:
+    finisher = Finisher(Notes(), threaded)  # type: ignore[arg-type]
+    ready: list[Any] = []
+    finished = finisher.finish(entry(BodyType.EIGHT_BIT), Pieces(TEXT), eight_bit=False, binary=False)
+    assert isinstance(finished, Deferred)
+    finished.addCallback(ready.append)
+    made = ready[0][1]
+    assert made.whole() is None
+    for _ in range(2):
+        assert read(made).endswith(b"Gr=C3=BC=C3=9Fe\r\n"), "each attempt reads it"
+
+
+@pytest.mark.parametrize("body", [BodyType.EIGHT_BIT, BodyType.BINARY])
+def test_what_is_too_large_to_be_converted_is_refused_and_takes_no_memory(monkeypatch: pytest.MonkeyPatch, body: BodyType) -> None:
+    monkeypatch.setattr(finishing, "LARGEST_CONVERTED", len(TEXT) - 1)
+    finisher = Finisher(Notes(), threaded)  # type: ignore[arg-type]
+    faults: list[Any] = []
+    refused = finisher.finish(entry(body), Pieces(TEXT), eight_bit=False, binary=False)
+    assert isinstance(refused, Deferred)
+    refused.addErrback(lambda failure: faults.append(failure.value.reply.enhanced))
+    assert faults == ["5.6.3"]
+    clean = HEAD.replace(b"From: app", "Subject: ü\r\nFrom: app".encode()) + b"x" * 1000 + b"\r\n"
+    assert finished(Pieces(clean[:20], clean[20:]), BodyType.EIGHT_BIT, eight_bit=False)[0] is BodyType.SEVEN_BIT
 
 
 @pytest.mark.parametrize("content", [WholeContent(SIGNED), Pieces(SIGNED)])
