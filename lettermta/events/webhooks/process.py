@@ -36,6 +36,8 @@ MOST_UNTAKEN = 4_194_304
 """Octets of events that may be on their way to the process; beyond that the outbox waits."""
 WATCH_SECONDS = 1.0
 """How often it is looked whether a process is needed and missing."""
+MOST_FAILURES = 3
+"""Times in a row that the process may end before health tells of it."""
 SYNC_SECONDS = 60.0
 """How long it may take over a sync before it counts as stuck and is killed."""
 END_SECONDS = 8.0
@@ -245,6 +247,8 @@ class WebhookSink:
 
     def complaint(self) -> str | None:
         """Which webhooks are not told what they should be, or None."""
+        if self._failures >= MOST_FAILURES:
+            return f"the process that sends webhooks ended {self._failures} times in a row; the log says why"
         webhooks = self._webhooks()
         gone = [f"webhook {webhook.id} is off: {webhook.disabled_reason}" for webhook in webhooks.values() if webhook.given_up]
         failing = [f"webhook {webhook_id} {why}" for webhook_id, why in self.failing.items() if webhook_id in webhooks]

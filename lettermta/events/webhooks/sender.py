@@ -108,7 +108,15 @@ class Sender:
     def _wanted(self, payload: bytes) -> Sequence[NewDelivery]:
         if not self._interests:
             return ()
-        document = orjson.loads(payload)
+        try:
+            return self._for_each(payload, orjson.loads(payload))
+        except (ValueError, KeyError, TypeError):
+            # Damage on the disk, maybe: it must not keep all later ones from being told.
+            self._log.failure("an event can't be read, and no webhook is told of it: {start!r}", start=payload[:100])
+            return ()
+
+    def _for_each(self, payload: bytes, document: Mapping[str, Any]) -> Sequence[NewDelivery]:
+        """The deliveries of an event to those that want it."""
         context = document["context"]
         name, data = document["event"], document["data"]
         new = []

@@ -151,6 +151,7 @@ class WebhookSinkTests(SynchronousTestCase):
                     self.reactor.child.dies()
                 self.reactor.advance(1)
         assert 5 <= len(self.reactor.children) <= 12
+        assert "times in a row" in (self.sink.complaint() or "")
         assert growth["lettermta_webhook_restarts_total"] == len(self.reactor.children) - (self.sink.pid is not None)
 
     def test_one_that_hangs_over_a_sync_is_killed(self) -> None:

@@ -92,6 +92,15 @@ def test_events_that_are_told_to_us_twice_are_told_once(place: Place) -> None:
     assert host.ids() == [one.id for one in told]
 
 
+def test_an_event_that_cant_be_read_keeps_no_other_from_being_told(place: Place) -> None:
+    place.webhook()
+    host = place.host()
+    good = event()
+    place.sender.take([b"damaged", b"{}", good.payload])
+    place.settle()
+    assert host.ids() == [good.id]
+
+
 def test_events_of_one_message_go_out_one_after_the_other(place: Place) -> None:
     held: list[Wire] = []
     place.webhook()
