@@ -101,7 +101,15 @@ class _BoundingFactory(WrappingFactory):
 class CheckedEndpoint:
     """Where one URL leads to, as far as that is allowed."""
 
-    def __init__(self, reactor: Any, uri: URI, allowed: Sequence[Network], addresses: Callable[[str], Deferred[Sequence[str]]]) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        uri: URI,
+        allowed: Sequence[Network],
+        addresses: Callable[[str], Deferred[Sequence[str]]],
+        opening: Callable[[], None],
+    ) -> None:
+        self._opening = opening
         self._reactor = reactor
         self._uri = uri
         self._allowed = allowed
@@ -109,6 +117,7 @@ class CheckedEndpoint:
 
     def connect(self, factory: Any) -> Deferred[IProtocol]:
         """A connection to the first address that takes it; fails with NotAllowed, NoAddress, or as the last address did."""
+        self._opening()
         factory.noisy = False  # it would tell of each connection in the log
         return Deferred.fromCoroutine(self._connect(factory))
 
@@ -143,6 +152,8 @@ class CheckedEndpoints:
     """Makes the endpoints of the Agent of one webhook. ``resolve`` asks for a host's addresses; one question waits at a time."""
 
     def __init__(self, reactor: Any, allowed: Sequence[Network], resolve: Callable[[str], Deferred[Sequence[str]]]) -> None:
+        self.opened = 0
+        """Connections that were asked for."""
         self._reactor = reactor
         self._allowed = allowed
         self._resolve = resolve
@@ -150,8 +161,11 @@ class CheckedEndpoints:
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
         """See IAgentEndpointFactory."""
-        endpoint: IStreamClientEndpoint = CheckedEndpoint(self._reactor, uri, self._allowed, self._addresses)
+        endpoint: IStreamClientEndpoint = CheckedEndpoint(self._reactor, uri, self._allowed, self._addresses, self._open)
         return endpoint
+
+    def _open(self) -> None:
+        self.opened += 1
 
     def _addresses(self, host: str) -> Deferred[Sequence[str]]:
         """The host's addresses. All that ask at the same time share one look-up: a name server that hangs holds one thread, not all."""

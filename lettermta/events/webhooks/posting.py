@@ -14,12 +14,12 @@ from attrs import evolve
 from OpenSSL import SSL
 from service_identity import VerificationError
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.error import ConnectError
+from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost
 from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.internet.interfaces import IConsumer
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
-from twisted.web.client import Agent, HTTPConnectionPool, ResponseDone
+from twisted.web.client import Agent, HTTPConnectionPool, ResponseDone, ResponseNeverReceived
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IBodyProducer, IResponse
@@ -65,7 +65,7 @@ class Poster:
         self._pool = pool
         self._pool.maxPersistentPerHost = connections
         self._pool.cachedConnectionTimeout = KEPT_IDLE
-        endpoints = CheckedEndpoints(reactor, allowed, resolve)
+        endpoints = self._endpoints = CheckedEndpoints(reactor, allowed, resolve)
         self._agent: Any = Agent.usingEndpointFactory(reactor, endpoints, self._pool)  # type: ignore[no-untyped-call]
 
     def post(self, webhook: Webhook, delivery: Delivery) -> Deferred[Answer]:
@@ -83,10 +83,23 @@ class Poster:
         made = headers(webhook, delivery.event_id, delivery.event, delivery.payload, delivery.attempt, self._now())
         fields = Headers({name.encode(): [value.encode()] for name, value in made.items()})
         fields.addRawHeader(b"User-Agent", _USER_AGENT.encode())
-        response = await self._agent.request(b"POST", webhook.url.encode("ascii"), fields, _Body(delivery.payload))
+        response = await self._request(webhook.url.encode("ascii"), fields, delivery.payload)
         taken = _Taken()
-        response.deliverBody(taken)
+        response.deliverBody(taken)  # type: ignore[no-untyped-call]
         return self._answer(response, await taken.done)
+
+    async def _request(self, url: bytes, fields: Headers, payload: bytes) -> IResponse:
+        opened = self._endpoints.opened
+        try:
+            response: IResponse = await self._agent.request(b"POST", url, fields, _Body(payload))
+        except ResponseNeverReceived as error:
+            # A kept connection that the other side was about to close tells nothing of the endpoint: a new one is tried at once, as
+            # RFC 9112 section 9.3.1 lets a client do that knows its request may come twice.
+            closed = any(reason.check(ConnectionDone, ConnectionLost) for reason in error.reasons)
+            if not closed or self._endpoints.opened != opened:
+                raise
+            response = await self._agent.request(b"POST", url, fields, _Body(payload))
+        return response
 
     def _answer(self, response: IResponse, body: bytes) -> Answer:
         code = response.code

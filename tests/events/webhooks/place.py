@@ -74,7 +74,7 @@ class Wire(StringTransport):
         super().__init__(peerAddress=IPv4Address("TCP", host.address, 80))
         self.place, self.host, self.client = place, host, protocol
         self.number = place.opened
-        self.closed = False
+        self.closed = self.answered = False
         self._got = b""
         self.to_client = 0
 

@@ -311,6 +311,35 @@ def test_a_redirect_to_loopback_is_not_followed(place: Place, code: int) -> None
     assert (inside.requests, inside.wires) == ([], [])
 
 
+def test_an_endpoint_that_closes_each_connection_without_a_word_is_no_failing_one(place: Place) -> None:
+    """A request that meets a connection which is just being closed goes out again on a new one, at once."""
+    dropped = 0
+
+    def closing(request: Request, wire: Wire) -> None:
+        nonlocal dropped
+        if wire.answered:
+            dropped += 1
+            return
+        wire.answered = True
+        wire.write(OK)
+        wire.hang_up()
+
+    place.webhook()
+    host = place.host(answering=closing)
+    told = place.happen(event(), event(), event())
+    assert dropped > 0
+    assert list(dict.fromkeys(host.ids())) == [one.id for one in told]
+    assert {(record["status"], record["attempt"]) for record in place.records()} == {("success", 1)}
+
+
+def test_a_new_connection_that_is_closed_without_an_answer_is_a_failure(place: Place) -> None:
+    place.webhook()
+    host = place.host(answering=lambda request, wire: wire.hang_up())
+    place.happen(event())
+    assert len(host.requests) == 1
+    assert place.records()[0]["status"] == "failed"
+
+
 def test_no_answer_that_is_http_is_a_failure(place: Place) -> None:
     place.webhook()
     host = place.host(answering=answer(b"HTTP/"))
