@@ -617,7 +617,7 @@ _webhooks = REGISTRY.part("Webhooks")
 
 WEBHOOK_ATTEMPTS = _webhooks.counters(
     "lettermta_webhook_attempts",
-    "Requests that were made to tell a webhook of an event, repeats included.",
+    "Attempts to tell a webhook of an event, repeats included.",
     Label(
         "status",
         "what came of it",

@@ -311,6 +311,30 @@ def test_a_redirect_to_loopback_is_not_followed(place: Place, code: int) -> None
     assert (inside.requests, inside.wires) == ([], [])
 
 
+@pytest.mark.parametrize(
+    ("octets", "body"),
+    [
+        (b"HTTP/1.0 200 OK\r\n\r\nbye", "bye"),
+        (b"HTTP/1.1 200 OK\r\n\r\nbye", "bye"),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", ""),
+        (b"HTTP/1.1 202 Accepted\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nbye\r\n0\r\n\r\n", "bye"),
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\nbye", "bye"),
+        (b"HTTP/1.1 299 \xff\r\nContent-Length: 2\r\n\r\n\xff\xfe", "\ufffd\ufffd"),
+    ],
+)
+def test_every_form_of_an_answer_that_says_done_is_done(place: Place, octets: bytes, body: str) -> None:
+    def answering(request: Request, wire: Wire) -> None:
+        wire.write(octets)
+        if octets.endswith(b"\r\n\r\nbye") and b"Length" not in octets:  # its end is the connection's
+            wire.hang_up()
+
+    place.webhook()
+    host = place.host(answering=answering)
+    place.happen(event(), event())
+    assert len(host.requests) == 2
+    assert [(record["status"], record["response"]) for record in place.records()] == [("success", body)] * 2
+
+
 def test_an_endpoint_that_closes_each_connection_without_a_word_is_no_failing_one(place: Place) -> None:
     """A request that meets a connection which is just being closed goes out again on a new one, at once."""
     dropped = 0
