@@ -53,6 +53,7 @@ from lettermta.wiring import (
     make_routing,
     make_scheduler,
     make_sinks,
+    make_sources,
     make_submission,
     make_tls_policies,
     make_tls_reports,
@@ -153,7 +154,8 @@ class Lettermta(Service):
         self._tls_reports = make_tls_reports(config, self._reactor, self._directory, self._spool, resolver, ledger)
         return_paths = make_return_paths(config, self._directory)
         returns = make_returns(config, self._reactor, self._spool, return_paths)
-        self._routing = make_routing(config, self._reactor, self._directory, resolver, self._tls_policies)
+        sources = make_sources(config, self._reactor)
+        self._routing = make_routing(config, self._reactor, self._directory, resolver, self._tls_policies, sources)
         self._throttles = ThrottleRules(config.throttles)
         self._scheduler = make_scheduler(config, self._reactor, self._spool, self._routing, self._throttles, return_paths)
         operations = Operations(self._spool, self._scheduler, self._directory, time.time)

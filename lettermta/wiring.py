@@ -29,6 +29,7 @@ from lettermta.delivery.returns.path import ReturnPaths
 from lettermta.delivery.routing import Routing
 from lettermta.delivery.scheduler import Scheduler, whole
 from lettermta.delivery.shaping import ShapingRules
+from lettermta.delivery.sources import Source, SourcePool, SourcePools
 from lettermta.delivery.suppressing import Suppressing
 from lettermta.delivery.throttling import ThrottleRules
 from lettermta.delivery.tls.decision import TLSPolicies
@@ -41,6 +42,7 @@ from lettermta.delivery.tls.report_text import Submitter
 from lettermta.delivery.tls.reporting import TLSReports
 from lettermta.delivery.tls.sts_files import PolicyFiles
 from lettermta.delivery.transports.settings import DeliverySettings
+from lettermta.delivery.warm_up import Plan, WarmUp
 from lettermta.events.amqp import AMQPSettings, AMQPSink
 from lettermta.events.amqp_channel import Broker
 from lettermta.events.hooks import HookSink
@@ -256,7 +258,28 @@ def make_return_paths(config: Config, directory: Directory) -> ReturnPaths:
     return ReturnPaths(directory, config.events.retention, time.time, config.takes_returns)
 
 
-def make_routing(config: Config, reactor: Any, directory: Directory, resolver: IResolver, policies: TLSPolicies) -> Routing:
+def make_sources(config: Config, reactor: Any) -> SourcePools:
+    """Where mail leaves from."""
+    warm_up = WarmUp(config.mta.state_dir / "warm-up.json", threads_of(reactor), time.time)
+    warm_up.load()
+    sources = {
+        each.name: Source(
+            each.name, each.addresses, each.hostname or config.mta.hostname, Plan(each.warm_up, each.warm_up_from) if each.warm_up else None
+        )
+        for each in config.sources
+    }
+    pools = {each.name: SourcePool(each.name, [sources[name] for name in each.sources], warm_up) for each in config.pools}
+    delivery = config.delivery
+    default = pools[delivery.pool] if delivery.pool is not None else None
+    if delivery.source_addresses:
+        alone = [Source(address, (address,), config.mta.hostname) for address in delivery.source_addresses]
+        default = SourcePool("source_addresses", alone, warm_up)
+    return SourcePools(pools, default)
+
+
+def make_routing(
+    config: Config, reactor: Any, directory: Directory, resolver: IResolver, policies: TLSPolicies, sources: SourcePools
+) -> Routing:
     """What knows the way of all mail."""
     delivery = config.delivery
     settings = DeliverySettings(
@@ -285,6 +308,7 @@ def make_routing(config: Config, reactor: Any, directory: Directory, resolver: I
         delays=delivery.schedule,
         lifetime=delivery.lifetime,
         shaping=ShapingRules(config.shaping),
+        sources=sources,
     )
 
 

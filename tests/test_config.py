@@ -355,7 +355,10 @@ class TestForm:
             name = smtp
             ports = 25
             """
-        names = "mta, tls, listener NAME, submission, policy NAME, limits, dns, delivery, shaping NAME, events, hook NAME, amqp or http"
+        names = (
+            "mta, tls, listener NAME, submission, policy NAME, limits, dns, delivery, shaping NAME, source NAME, pool NAME, "
+            "events, hook NAME, amqp or http"
+        )
         assert complaints(text) == [
             f"etc/mta.ini:1: [listner smtp] unknown section (did you mean [listener NAME]?); expected {names}",
             f"etc/mta.ini:3: [weather] unknown section; expected {names}",

@@ -163,6 +163,8 @@ class Route:
     """Seconds until a message that was not delivered fails as expired; None: the daemon's own."""
     tls: RouteTLS | None = None
     """What its mail wants of TLS on the way to an MX; None: the daemon's own. Policies of receivers' (DANE, MTA-STS) hold besides."""
+    pool: str | None = None
+    """The pool of the configuration whose addresses its mail leaves from; None: the daemon's own."""
 
 
 @frozen

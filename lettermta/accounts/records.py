@@ -26,7 +26,7 @@ from lettermta.accounts.vault import Vault, smarthost_owner
 PROJECTS = "SELECT id, slug, smtp, message_size, recipients, created, check_sender, alignment FROM project"
 ROUTES = (
     "SELECT id, project_id, slug, kind, transport, smarthost_host, smarthost_port, smarthost_tls, smarthost_username, "
-    "smarthost_password, is_default, created, received, mint_message_id, schedule, lifetime, tls FROM route"
+    "smarthost_password, is_default, created, received, mint_message_id, schedule, lifetime, tls, pool FROM route"
 )
 TOKENS = "SELECT id, project_id, name, created, revoked, hint, digest, secret FROM token"
 DOMAINS = "SELECT id, project_id, name, created, return_path_verified, dmarc_verified, spf_verified, return_path FROM domain"
@@ -44,12 +44,12 @@ INSERT_PROJECT = (
 UPDATE_PROJECT = "UPDATE project SET smtp = ?, message_size = ?, recipients = ?, check_sender = ?, alignment = ? WHERE id = ?"
 INSERT_ROUTE = (
     "INSERT INTO route (id, project_id, slug, kind, transport, smarthost_host, smarthost_port, smarthost_tls, smarthost_username, "
-    "smarthost_password, is_default, received, mint_message_id, schedule, lifetime, tls, created) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "smarthost_password, is_default, received, mint_message_id, schedule, lifetime, tls, pool, created) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 UPDATE_ROUTE = (
     "UPDATE route SET kind = ?, transport = ?, smarthost_host = ?, smarthost_port = ?, smarthost_tls = ?, smarthost_username = ?, "
-    "smarthost_password = ?, is_default = ?, received = ?, mint_message_id = ?, schedule = ?, lifetime = ?, tls = ? WHERE id = ?"
+    "smarthost_password = ?, is_default = ?, received = ?, mint_message_id = ?, schedule = ?, lifetime = ?, tls = ?, pool = ? WHERE id = ?"
 )
 INSERT_TOKEN = "INSERT INTO token (id, project_id, name, created, revoked, hint, digest, secret) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S105
 INSERT_DOMAIN = "INSERT INTO domain (id, project_id, name, created) VALUES (?, ?, ?, ?)"
@@ -86,7 +86,7 @@ def _project_settings(project: Project) -> Row:
 def route_of(row: Row, vault: Vault) -> Route:
     """The route in a row of :data:`ROUTES`; raises Unsealable when its smarthost's password doesn't open, ValueError for unknown words."""
     identifier, project_id, slug, kind, transport, host, port, tls, username, sealed, default, created, received, mint = row[:14]
-    schedule, lifetime, wanted = row[14:]
+    schedule, lifetime, wanted, pool = row[14:]
     smarthost = None
     if host is not None:
         password = None if sealed is None else vault.unseal(sealed, smarthost_owner(identifier))
@@ -105,6 +105,7 @@ def route_of(row: Row, vault: Vault) -> Route:
         None if schedule is None else tuple(map(float, schedule.split())),
         lifetime,
         None if wanted is None else RouteTLS(wanted),
+        pool,
     )
 
 
@@ -135,6 +136,7 @@ def _route_settings(route: Route, vault: Vault) -> Row:
         schedule,
         route.lifetime,
         route.tls and route.tls.value,
+        route.pool,
     )
 
 

@@ -80,7 +80,9 @@ _SIXTH = ("ALTER TABLE domain ADD COLUMN return_path TEXT NOT NULL DEFAULT 'auto
 
 _SEVENTH = ("ALTER TABLE route ADD COLUMN tls TEXT",)
 
-STEPS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND, _THIRD, _FOURTH, _FIFTH, _SIXTH, _SEVENTH)
+_EIGHTH = ("ALTER TABLE route ADD COLUMN pool TEXT",)
+
+STEPS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND, _THIRD, _FOURTH, _FIFTH, _SIXTH, _SEVENTH, _EIGHTH)
 """The statements that lead from each version to the next one."""
 
 VERSION = len(STEPS)

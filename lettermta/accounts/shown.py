@@ -44,6 +44,7 @@ def shown_route(route: Route, project_slug: str) -> Shown:
         "schedule": route.schedule,
         "lifetime": route.lifetime,
         "tls": route.tls and route.tls.value,
+        "pool": route.pool,
         "created": timestamp(route.created),
     }
 

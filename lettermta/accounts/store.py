@@ -129,13 +129,14 @@ class AccountStore:
         schedule: tuple[float, ...] | None = None,
         lifetime: float | None = None,
         tls: RouteTLS | None = None,
+        pool: str | None = None,
     ) -> Route:
         """A new route of a project; ``default`` makes it the project's default in the place of the one before."""
         with self._transaction():
             project = self.project(project_slug)
             now = time.time()
             trace = (received, mint_message_id)
-            route = Route(new_id(), project.id, slug, kind, transport, smarthost, default, now, *trace, schedule, lifetime, tls)
+            route = Route(new_id(), project.id, slug, kind, transport, smarthost, default, now, *trace, schedule, lifetime, tls, pool)
             rules.check_route(route)
             if self._rows(f"{records.ROUTES} WHERE project_id = ? AND slug = ?", project.id, slug):
                 raise AccountExists(f"project {project_slug} has a route {slug} already")

@@ -11,6 +11,7 @@ import enum
 import os
 import re
 from collections.abc import Callable
+from datetime import date
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -355,6 +356,13 @@ def _pattern(text: str) -> str:
     return text.lower()
 
 
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise Wrong(text, "is not a date") from None
+
+
 def _rate(text: str) -> Rate:
     match = _RATE.fullmatch(text.replace(" ", ""))
     if match is None or not int(match[1]):
@@ -489,6 +497,10 @@ PATTERNS = several(_pattern, "domains or names of MX hosts, with * and ? for pat
 CODES = several(_code, "reply codes of 4yz or 5yz, ? for any digit: 421, 45?")
 ENHANCED_CODES = several(_enhanced, "enhanced codes of 4.y.z or 5.y.z, * for any number: 4.7.*, 4.2.1")
 EXPRESSION = one(_expression, "a regular expression in the syntax of Python, capitals or not")
+NAMES = several(_name, "names", least=1)
+SOURCES = several(_address, "IPv4 and IPv6 addresses")
+PLAN = several(_number, "numbers of messages", least=1, repeats=True)
+DAY = one(_day, "a date like 2026-12-31")
 RATE = one(_rate, "a number of messages in a second, minute or hour: 10/s, 100/m, 5000/h")
 PROJECT = Kind(_project, "the slug of a project, or nothing")
 CIPHERS = one(_ciphers, "OpenSSL names of ciphers for TLS 1.2, separated by colons (see openssl ciphers)")

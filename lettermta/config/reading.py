@@ -110,7 +110,23 @@ class _Filling:
             else:
                 single = self._section(cls, blocks.get(word, Block(word)))
                 values[attribute] = single.section if single is not None else None
+        self._pools(blocks, values)
         return Config(path=self._file.absolute(), **values)
+
+    def _pools(self, blocks: Mapping[str, Block], values: Mapping[str, Any]) -> None:
+        """Note each name of a source or pool that there is none of."""
+        sources, pools = ([each.name for each in values[which]] for which in ("sources", "pools"))
+        for pool in values["pools"]:
+            for name in pool.sources:
+                if name not in sources:
+                    self._object(blocks[f"pool {pool.name}"], [Objection("sources", "is no [source NAME]", _named(sources), name)])
+        delivery = values["delivery"]
+        if delivery is None or delivery.pool is None:
+            return
+        if delivery.pool not in pools:
+            self._object(blocks["delivery"], [Objection("pool", "is no [pool NAME]", _named(pools), delivery.pool)])
+        if delivery.source_addresses:
+            self._object(blocks["delivery"], [Objection("pool", "there are source_addresses too", "one of both", "")])
 
     def alone(self, blocks: Mapping[str, Block], cls: type[S]) -> tuple[S, ...]:
         """The sections of a file that has no others."""
@@ -234,6 +250,10 @@ class _Filling:
                         complaint = f"is taken by [{taken.name}] on line {taken.line}"
                         self._object(block, [Objection("ports", complaint, "each port once for an address", str(port))])
                         break
+
+
+def _named(names: list[str]) -> str:
+    return either(names) if names else "such a section"
 
 
 def _shown(entry: Entry, item: str) -> str:

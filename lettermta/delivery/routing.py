@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from attrs import Factory, define, evolve, field
+from attrs import Factory, define, evolve, field, frozen
 from twisted.internet.defer import Deferred, fail
 from zope.interface import implementer
 
@@ -22,6 +23,7 @@ from lettermta.delivery.exchange import LOOK_UP, MOST_KNOWN, Exchange, Exchanges
 from lettermta.delivery.resolver import InvalidName, ascii_name
 from lettermta.delivery.schedule import Schedule
 from lettermta.delivery.shaping import Limits, ShapingRules
+from lettermta.delivery.sources import SourcePools
 from lettermta.delivery.tls.decision import TLSPolicies
 from lettermta.delivery.transports.capture import CaptureTransport
 from lettermta.delivery.transports.discard import DiscardTransport
@@ -55,10 +57,11 @@ class Routing:
     lifetime: float = 432_000.0
     """Likewise how long their mail is tried."""
     shaping: ShapingRules = Factory(ShapingRules)
+    sources: SourcePools = Factory(SourcePools)
     _schedules: dict[tuple[float, ...], Schedule] = Factory(dict)
     exchanges: Exchanges = field(init=False)
-    _ways: dict[tuple[str, RouteTLS | None], tuple[Exchange, Way]] = field(factory=dict, init=False)
-    """By domain and what the route asks of TLS, with the exchange that it is for."""
+    _ways: dict[tuple[str, RouteTLS | None, str | None], tuple[Exchange, Way]] = field(factory=dict, init=False)
+    """By domain, what the route asks of TLS, and its pool, with the exchange that it is for."""
 
     _relays: dict[str, Limits] = field(factory=dict, init=False)
     """What holds for hosts that operators named."""
@@ -112,18 +115,20 @@ class Routing:
             return self._smarthost(route)
         if self.relayhost is not None:
             return self._relayhost(self.relayhost)
+        if route.pool is not None and route.pool not in self.sources.pools:
+            return _alone(f"no pool {route.pool}", partial(NoPool, route.pool))
         exchange = self.exchanges.get(lane.domain)
         if exchange is None:
             return self._lookup(lane.domain)
-        return self._unguarded(exchange) if is_unguarded(lane.route_id) else self._exchange(exchange, route.tls)
+        return self._unguarded(exchange) if is_unguarded(lane.route_id) else self._exchange(exchange, route.tls, route.pool)
 
     def _lookup(self, domain: str) -> Way:
         last = self.exchanges.last(domain)
-        name = domain if last is None else self._exchange(last, None).flow
+        name = domain if last is None else self._exchange(last).flow
         return Way(domain, lambda: Lookup(domain, self.resolver, self.settings, self.exchanges, self.policies), domain, LOOK_UP, name)
 
-    def _exchange(self, exchange: Exchange, tls: RouteTLS | None) -> Way:
-        known = self._ways.get((exchange.domain, tls))
+    def _exchange(self, exchange: Exchange, tls: RouteTLS | None = None, pool_name: str | None = None) -> Way:
+        known = self._ways.get((exchange.domain, tls, pool_name))
         if known is None or known[0] is not exchange:
             limits = self._limits(exchange.domain, exchange)
             settings = evolve(self.settings, tls=self._wanted(limits, tls))
@@ -133,13 +138,19 @@ class Routing:
             if settings.tls is not self.settings.tls:
                 # Where nothing was asked for, what the domain has in common with others is not known.
                 key += f" tls {settings.tls}" + (f" {exchange.domain}" if self.settings.tls is TLSMode.OFF else "")
+            pool = self.sources.default if pool_name is None else self.sources.pools[pool_name]
+            flow = limits.together or receiver
+            name = flow
+            if pool is not None:
+                # Receivers count by the address that mail comes from, so each pool has limits of its own.
+                key, name = f"{key} from {pool.name}", f"{flow} from {pool.name}"
 
             def transport() -> ITransport:
-                return MXTransport(self.reactor, exchange, self.resolver, settings, self.policies, limits)
+                return MXTransport(self.reactor, exchange, self.resolver, settings, self.policies, limits, pool, flow)
 
             if len(self._ways) >= MOST_KNOWN:
                 self._ways.clear()
-            known = self._ways[exchange.domain, tls] = (exchange, Way(key, transport, limits.together or receiver, limits))
+            known = self._ways[exchange.domain, tls, pool_name] = (exchange, Way(key, transport, name, limits))
         return known[1]
 
     def _unguarded(self, exchange: Exchange) -> Way:
@@ -148,7 +159,7 @@ class Routing:
         settings = self.settings if self.settings.tls is TLSMode.OFF else evolve(self.settings, tls=TLSMode.OPPORTUNISTIC)
 
         def transport() -> ITransport:
-            return MXTransport(self.reactor, exchange, self.resolver, settings, None, limits)
+            return MXTransport(self.reactor, exchange, self.resolver, settings, None, limits, self.sources.default, exchange.key)
 
         return Way(f"{exchange.key} unguarded", transport, limits.together or exchange.key, limits)
 
@@ -213,3 +224,15 @@ class NoRoute:
     def open(self) -> Deferred[IChannel]:
         """See ITransport."""
         return fail(Unreachable(Reply(451, "4.3.5", "The message's route has been deleted")))
+
+
+@implementer(ITransport)
+@frozen
+class NoPool:
+    """The way of mail whose route names a pool that the configuration doesn't have: from another address it must not leave."""
+
+    name: str
+
+    def open(self) -> Deferred[IChannel]:
+        """See ITransport."""
+        return fail(Unreachable(Reply(451, "4.3.5", f"The configuration has no [pool {self.name}], which the message's route names")))

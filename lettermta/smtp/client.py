@@ -107,6 +107,8 @@ class ClientSettings:
     quit_timeout: float = 5.0
     messages: int = 1000
     """How many transactions one connection carries."""
+    source: str = ""
+    """What the address that we come from is called, for traces."""
     wall_clock: Callable[[], float] = time.time
     """Seconds since the epoch, for deadlines that the message names."""
     finisher: IFinisher | None = None
@@ -236,6 +238,8 @@ class ClientSession:
         where: dict[str, object] = {"host": self.host}
         if (found := _ADDRESS.search(self.peer)) is not None:
             where["address"], where["port"] = found[1], int(found[2])
+        if self._settings.source:
+            where["source"] = self._settings.source
         told = {"policy": self._settings.policy, "result": self.assurance}
         if self.tls is not None:
             told["version"], _, told["cipher"] = self.tls.partition(" ")

@@ -169,6 +169,7 @@ def test_what_each_version_wrote_opens(tmp_path: Path, version: int) -> None:
             schedule=(300.0, 3600.5) if third else None,
             lifetime=172800.0 if third else None,
             tls=RouteTLS.REQUIRE if version >= 7 else None,
+            pool="bulk" if version >= 8 else None,
         )
         live, revoked = store.tokens("demo")
         assert (live.name, live.revoked, revoked.revoked) == ("shop", None, 1.5)

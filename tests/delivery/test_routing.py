@@ -16,6 +16,7 @@ from lettermta.config import DeliveryTLS, HostPort, Shaping
 from lettermta.delivery.exchange import Exchange, Lookup
 from lettermta.delivery.routing import NoRoute, Routing
 from lettermta.delivery.shaping import ShapingRules
+from lettermta.delivery.sources import SourcePool, SourcePools
 from lettermta.delivery.transports.capture import CaptureTransport
 from lettermta.delivery.transports.discard import DiscardTransport
 from lettermta.delivery.transports.mx import MXTransport
@@ -179,6 +180,26 @@ def test_capture_all_keeps_everything_at_home(office: Office) -> None:
 
 def test_every_kind_of_tls_towards_a_smarthost_is_one_of_the_clients() -> None:
     assert {kind.value for kind in SmarthostTLS} <= {mode.value for mode in TLSMode}
+
+
+def test_a_route_with_a_pool_has_channels_and_limits_of_its_own(office: Office) -> None:
+    pools = SourcePools({"bulk": SourcePool("bulk", [], None)})  # type: ignore[arg-type]
+    routing = office.routing(sources=pools)
+    plain, pooled = office.lane(TransportKind.MX), office.lane(TransportKind.MX)
+    routing.exchanges.put(Exchange("example.com", (("mx.example.com",),)))
+    office.store.update_route("demo", "r2", lambda route: evolve(route, pool="bulk"))
+    assert routing.way(plain).key == "mx mx.example.com"
+    assert routing.way(pooled).key == routing.way(pooled).flow == "mx mx.example.com from bulk"
+    assert routing.way(pooled).transport().pool is pools.pools["bulk"]
+
+
+def test_mail_of_a_route_whose_pool_is_gone_waits(office: Office) -> None:
+    routing = office.routing()
+    lane = office.lane(TransportKind.MX)
+    office.store.update_route("demo", "r1", lambda route: evolve(route, pool="gone"))
+    failures: list[Unreachable] = []
+    routing.way(lane).transport().open().addErrback(lambda failure: failures.append(failure.value))
+    assert str(failures[0].reply) == "451 4.3.5 The configuration has no [pool gone], which the message's route names"
 
 
 def test_a_lanes_schedule_and_lifetime_are_its_routes_or_else_the_daemons(office: Office) -> None:

@@ -12,13 +12,14 @@ from typing import Any
 
 from attrs import Factory, evolve, frozen
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
-from twisted.internet.error import ConnectError, ConnectionRefusedError, TimeoutError
+from twisted.internet.error import ConnectBindError, ConnectError, ConnectionRefusedError, TimeoutError
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory as ProtocolFactory
 from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
 
 from lettermta import metrics
+from lettermta.delivery.sources import Source
 from lettermta.delivery.tls.policy import UNCOUNTED, HostPolicy, ITLSResults
 from lettermta.delivery.tls.told import Told, told_by, told_of
 from lettermta.delivery.transports.families import Families
@@ -59,6 +60,8 @@ class Connector:
     sessions: SessionCache | None = None
     results: ITLSResults = UNCOUNTED
     families: Families = Factory(Families)
+    source: Source | None = None
+    """Where connections come from; None: as the system chooses."""
 
     async def open(self, target: Target, policy: HostPolicy) -> ClientSession:
         """A session with one address; raises Unreachable with what happened."""
@@ -99,8 +102,9 @@ class Connector:
             self.results.count(policy.reported, told.fault, target.host, target.address, source)
 
     async def _connect(self, target: Target, protocol: ClientProtocol) -> None:
+        ours = None if self.source is None else self.source.address_for(target.address)
         endpoint = (TCP6ClientEndpoint if ":" in target.address else TCP4ClientEndpoint)(
-            self.reactor, target.address, target.port, timeout=self.connect_timeout
+            self.reactor, target.address, target.port, timeout=self.connect_timeout, bindAddress=None if ours is None else (ours, 0)
         )
         try:
             await endpoint.connect(_OneConnection(protocol))
@@ -111,6 +115,9 @@ class Connector:
         except ConnectionRefusedError:
             metrics.CONNECTIONS_OUT["refused"].inc()
             raise NotConnected(Reply(451, "4.4.1", f"{target} refuses connections")) from None
+        except ConnectBindError as error:
+            metrics.CONNECTIONS_OUT["unreachable"].inc()
+            raise NotConnected(Reply(451, "4.3.5", f"Our own address {ours} can't be used: {error}")) from None
         except ConnectError as error:
             metrics.CONNECTIONS_OUT["unreachable"].inc()
             if error.osError in _NO_ROUTE:

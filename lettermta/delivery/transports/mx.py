@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
@@ -18,10 +19,12 @@ from lettermta.address_policy import permits
 from lettermta.delivery.exchange import Exchange
 from lettermta.delivery.resolver import NoSuchDomain, TemporaryDNSFailure
 from lettermta.delivery.shaping import Limits
+from lettermta.delivery.sources import SourcePool
 from lettermta.delivery.tls.decision import TLSPolicies
 from lettermta.delivery.tls.policy import UNCOUNTED, HostPolicy, plain
 from lettermta.delivery.transports.connecting import MOST_ADDRESSES, Connector, Target, temporary
 from lettermta.delivery.transports.counting import counted
+from lettermta.delivery.transports.metered import MeteredChannel
 from lettermta.delivery.transports.settings import DeliverySettings
 from lettermta.interfaces import IChannel, IResolver, ITransport
 from lettermta.message import Reply, Unreachable
@@ -49,10 +52,19 @@ class MXTransport:
     policies: TLSPolicies | None = None
     """None: the TLS that the settings ask for is all there is."""
     limits: Limits = field(factory=Limits)
+    pool: SourcePool | None = None
+    """Where channels come from; None: as the system chooses."""
+    receiver: str = ""
+    """What warm-up plans call this exchange."""
     shuffle: Callable[[list[str]], None] = random.shuffle
+    connector: Connector | None = field(default=None, kw_only=True)
+    """What opens sessions, where it is not to be made from the settings."""
     _connector: Connector = field(init=False)
 
     def __attrs_post_init__(self) -> None:
+        if self.connector is not None:
+            self._connector = self.connector
+            return
         settings = self.settings
         results = UNCOUNTED if self.policies is None else self.policies.results
         client = settings.client(self.limits)
@@ -60,17 +72,28 @@ class MXTransport:
 
     def open(self) -> Deferred[IChannel]:
         """A session with the best host that has one; fails with Unreachable."""
-        return counted("mx", Deferred.fromCoroutine(self._open()))
+        return counted("mx", Deferred.fromCoroutine(self._open() if self.pool is None else self._from_one_of(self.pool)))
+
+    async def _from_one_of(self, pool: SourcePool) -> IChannel:
+        chosen = await pool.choose(self.receiver)
+        source, left = chosen.source, chosen.left
+        client = evolve(self._connector.client, hostname=source.hostname, source=source.name)
+        try:
+            channel = await evolve(self, connector=evolve(self._connector, source=source, client=client))._open()
+        except BaseException:
+            pool.give_back(self.receiver, chosen, left or 0)
+            raise
+        return channel if left is None else MeteredChannel(channel, left, partial(pool.give_back, self.receiver, chosen))
 
     async def _open(self) -> IChannel:
         if self.exchange.domain.startswith("["):
-            return await self._session(self._literal())
+            return await self._session(self._reachable(self.exchange.domain, self._literal()))
         policy = None if self.policies is None else await self.policies.of_domain(self.exchange.domain, self.settings.tls)
         last: Unreachable | None = None
         tried = 0
         for host in self._hosts():
             try:
-                targets = (await self._targets(host))[: MOST_ADDRESSES - tried]
+                targets = self._reachable(host, await self._targets(host))[: MOST_ADDRESSES - tried]
                 asked = plain(host, self.settings.tls) if policy is None else await policy.of_host(host)
             except Unreachable as error:
                 if error.reply.permanent:
@@ -88,6 +111,14 @@ class MXTransport:
             if tried >= MOST_ADDRESSES:
                 break
         raise last or Unreachable(Reply(451, "4.4.4", f"No host of {self.exchange.domain} has an address"))
+
+    def _reachable(self, host: str, targets: Sequence[Target]) -> list[Target]:
+        """Those of a family that our source has."""
+        source = self._connector.source
+        found = [target for target in targets if source is None or source.address_for(target.address) is not None]
+        if not found and source is not None:
+            raise Unreachable(Reply(451, "4.4.4", f"{host} has no address of a family that {source.name} has"))
+        return found
 
     async def look(self, host: str) -> Seen:
         """What would be tried of one host, and under which policy."""

@@ -61,7 +61,12 @@ def _project(args: argparse.Namespace, store: AccountStore) -> Project:
 
 def _asked(args: argparse.Namespace, address: str, route: Route) -> Told:
     """What delivery's own parts tell."""
-    from lettermta.wiring import make_resolver, make_routing, make_tls_policies  # it knows all parts, which other commands need not load
+    from lettermta.wiring import (  # it knows all parts, which other commands need not load
+        make_resolver,
+        make_routing,
+        make_sources,
+        make_tls_policies,
+    )
 
     directory = Directory(args.settings.mta.state_dir)
 
@@ -70,7 +75,7 @@ def _asked(args: argparse.Namespace, address: str, route: Route) -> Told:
         policies = make_tls_policies(args.settings, reactor, resolver, UNCOUNTED)
         await policies.start()
         try:
-            routing = make_routing(args.settings, reactor, directory, resolver, policies)
+            routing = make_routing(args.settings, reactor, directory, resolver, policies, make_sources(args.settings, reactor))
             return await Explainer(routing, directory, args.settings.takes_returns).explain(address, route)
         finally:
             await policies.stop()

@@ -64,6 +64,13 @@ def add_commands(commands: Commands) -> None:
             default=argparse.SUPPRESS,
             help=f"what its mail wants of TLS on the way to an MX: {', '.join(RouteTLS)}, or `default`",
         )
+        command.add_argument(
+            "--pool",
+            metavar="NAME",
+            type=_pool,
+            default=argparse.SUPPRESS,
+            help="the [pool NAME] whose addresses its mail leaves from, or `default`",
+        )
     show = commands.add("show", _show, "show a route")
     delete = commands.add_delete(_delete, "delete a route that isn't the default")
     listing = commands.add("list", _list, "list a project's routes")
@@ -80,6 +87,18 @@ def _tls(text: str) -> RouteTLS | None:
         raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(RouteTLS)}, default") from None
 
 
+def _pool(text: str) -> str | None:
+    return None if text == "default" else text
+
+
+def _known(args: argparse.Namespace, pool: str | None) -> str | None:
+    """The pool, if the configuration has it."""
+    pools = [each.name for each in args.settings.pools]
+    if pool is not None and pool not in pools:
+        raise Misused(f"the configuration has no [pool {pool}]; it has {', '.join(pools) or 'none'}")
+    return pool
+
+
 def _create(args: argparse.Namespace, store: AccountStore) -> None:
     transport = args.transport or (TransportKind.SMARTHOST if args.smarthost else TransportKind.MX)
     route = store.create_route(
@@ -94,6 +113,7 @@ def _create(args: argparse.Namespace, store: AccountStore) -> None:
         schedule=getattr(args, "schedule", None),
         lifetime=getattr(args, "lifetime", None),
         tls=getattr(args, "tls", None),
+        pool=_known(args, getattr(args, "pool", None)),
     )
     print_one(args, shown_route(route, args.project), f"route {route.slug} of project {args.project} is there")
 
@@ -110,6 +130,7 @@ def _list(args: argparse.Namespace, store: AccountStore) -> None:
         "schedule",
         "lifetime",
         "tls",
+        "pool",
         "default",
         "created",
         "id",
@@ -123,7 +144,7 @@ def _show(args: argparse.Namespace, store: AccountStore) -> None:
 
 def _update(args: argparse.Namespace, store: AccountStore) -> None:
     given = (args.kind, args.transport, args.received, args.mint_message_id, *_smarthost_options(args))
-    own = (hasattr(args, "schedule"), hasattr(args, "lifetime"), hasattr(args, "tls"))
+    own = (hasattr(args, "schedule"), hasattr(args, "lifetime"), hasattr(args, "tls"), hasattr(args, "pool"))
     ask_for_change([args.default, *own, *(option is not None for option in given)])
 
     def change(route: Route) -> Route:
@@ -139,6 +160,7 @@ def _update(args: argparse.Namespace, store: AccountStore) -> None:
             schedule=getattr(args, "schedule", route.schedule),
             lifetime=getattr(args, "lifetime", route.lifetime),
             tls=getattr(args, "tls", route.tls),
+            pool=_known(args, args.pool) if hasattr(args, "pool") else route.pool,
         )
 
     route = store.update_route(args.project, args.slug, change)
