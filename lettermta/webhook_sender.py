@@ -92,11 +92,11 @@ class SenderProcess:
             case Kind.EVENTS:
                 if self._sender is None:
                     return  # on the way out; the daemon tells them again
-                self._sender.take(unpacked(body)).addCallbacks(lambda _: self._frames.send(Kind.TAKEN, b"%d" % len(body)), self._broken)
+                self._sender.take(unpacked(body)).addCallbacks(self._done, self._broken, (Kind.TAKEN, b"%d" % len(body)))
             case Kind.SYNC:
                 if self._sender is None:
                     return
-                self._sender.sync().addCallbacks(lambda _: self._frames.send(Kind.SYNCED), self._broken)
+                self._sender.sync().addCallbacks(self._done, self._broken, (Kind.SYNCED,))
 
     def _start(self, told: Mapping[str, Any]) -> None:
         self._state_dir = Path(told["state_dir"])
@@ -135,8 +135,16 @@ class SenderProcess:
         disabled.addErrback(lambda failure: _log.failure("webhook {id} could not be switched off", failure=failure, id=webhook.id))
 
     async def _tell(self) -> None:
-        if self._sender is not None:
-            self._frames.send(Kind.CONDITION, orjson.dumps(await self._sender.condition()))
+        try:
+            if self._sender is not None:
+                self._frames.send(Kind.CONDITION, orjson.dumps(await self._sender.condition()))
+        except Exception:
+            _log.failure("how webhooks go could not be told")
+
+    def _done(self, _: None, kind: Kind, body: bytes = b"") -> None:
+        """Say so, unless anything before it could not be written: then it must not look as if all were."""
+        if self._status == os.EX_OK:
+            self._frames.send(kind, body)
 
     def _broken(self, failure: Failure) -> None:
         """Events could not be put on record: end, so that the daemon tells them again."""

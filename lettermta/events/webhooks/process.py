@@ -129,6 +129,7 @@ class WebhookSink:
             self._watch.stop()
         if self._frames is not None:
             self._frames.transport.loseConnection()
+        if self._process is not None:
             self._ended.addCallback(_canceling, self._reactor.callLater(END_SECONDS, self._kill))
         return self._ended
 
@@ -210,7 +211,7 @@ class WebhookSink:
 
     def _closed(self) -> None:
         """The process is gone or going: what it had not synced counts as lost."""
-        self._lost = self._unsynced
+        self._lost = self._lost or self._unsynced
         self._unsynced = False
         self._untaken = 0
         self._counted = {}

@@ -144,6 +144,14 @@ class WebhookSinkTests(SynchronousTestCase):
         assert self.deliver(event()) == 1
         assert [kind for kind, _ in self.reactor.child.told()] == [Kind.SETTINGS, Kind.EVENTS]
 
+    def test_what_was_lost_stays_so_however_many_die_behind_it(self) -> None:
+        self.deliver(event())
+        for _ in range(2):
+            self.reactor.child.dies()
+            self.reactor.advance(5)
+        assert len(self.reactor.children) == 3
+        self.failureResultOf(self.sink.sync(), SinkFailed)
+
     def test_one_that_dies_at_once_is_started_more_and_more_seldom(self) -> None:
         with grown() as growth:
             for _ in range(100):

@@ -1,0 +1,79 @@
+"""The process that sends webhooks, without being one: what it says to the daemon when its database can't be written."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import orjson
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+
+from lettermta.events.webhooks.frames import Frames, Kind, packed
+from lettermta.webhook_sender import SenderProcess, settings_for
+
+
+class Reactor(Clock):
+    stopped = False
+
+    def stop(self) -> None:
+        self.stopped = True
+
+
+class BrokenSender:
+    """Takes nothing; syncs well, as a disk does that has lost what was to be synced."""
+
+    def __init__(self) -> None:
+        self.taking: Deferred[None] = Deferred()
+        self.syncing: Deferred[None] = Deferred()
+
+    def take(self, payloads: object) -> Deferred[None]:
+        return self.taking
+
+    def sync(self) -> Deferred[None]:
+        return self.syncing
+
+
+def said(transport: StringTransport) -> list[Kind]:
+    got: list[Kind] = []
+    reader = Frames(lambda kind, body: got.append(kind), lambda: None)
+    reader.makeConnection(StringTransport())
+    reader.dataReceived(transport.value())
+    return got
+
+
+def test_a_sync_behind_events_that_could_not_be_written_is_not_confirmed() -> None:
+    reactor, transport, sender = Reactor(), StringTransport(), BrokenSender()
+    process = SenderProcess(reactor)
+    process._frames.makeConnection(transport)
+    process._sender = sender  # type: ignore[assignment]
+    process._received(Kind.EVENTS, packed([b"{}"]))
+    process._received(Kind.SYNC, b"")
+    sender.taking.errback(Failure(OSError("the disk is full")))
+    sender.syncing.callback(None)
+    reactor.advance(0)
+    assert said(transport) == []
+    assert reactor.stopped
+    assert process._status == os.EX_IOERR
+
+
+def test_settings_are_json(tmp_path: Path) -> None:
+    from ipaddress import ip_network
+
+    told = settings_for(tmp_path, concurrency=3, delays=(5.0,), allowed=(ip_network("10.0.0.0/8"),), retention=9.0)
+    assert orjson.loads(orjson.dumps(told))["allowed"] == ["10.0.0.0/8"]
+
+
+def test_a_state_dir_that_is_of_no_use_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reactor, transport = Reactor(), StringTransport()
+    process = SenderProcess(reactor)
+    process._frames.makeConnection(transport)
+    told = settings_for(tmp_path / "nowhere", concurrency=3, delays=(5.0,), allowed=(), retention=9.0)
+    process._received(Kind.SETTINGS, orjson.dumps(told))
+    process._received(Kind.EVENTS, packed([b"{}"]))
+    reactor.advance(0)
+    assert reactor.stopped
+    assert process._status == os.EX_UNAVAILABLE
