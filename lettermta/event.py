@@ -9,12 +9,14 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 from attrs import frozen
 
-from lettermta.message import Reply, new_id
+from lettermta.message import Reply, ReplyClass, new_id
+
+T = TypeVar("T")
 
 CREATED = "message.created"
 SENT = "message.sent"
@@ -55,7 +57,10 @@ def _to_the_second(seconds: int) -> str:
 
 @frozen(slots=False)
 class Event:
-    """One event. ``payload`` is the document as told, without blanks, in UTF-8."""
+    """One event. ``payload`` is the document as told, without blanks, in UTF-8; everything else is read from it when it is first asked for.
+
+    What an event's name does not tell (``docs/events.md``) is None.
+    """
 
     id: str
     name: str
@@ -80,6 +85,59 @@ class Event:
         """The ``context`` object: scope, ids, and the slugs of project and route."""
         context: Mapping[str, Any] = self.document["context"]
         return context
+
+    @property
+    def project(self) -> str | None:
+        """The slug of the project."""
+        return self._of(self.context, "project", str)
+
+    @property
+    def route(self) -> str | None:
+        """The slug of the route that the message leaves by."""
+        return self._of(self.context, "route", str)
+
+    @property
+    def tag(self) -> str | None:
+        """The message's tag."""
+        return self._of(self.data, "tag", str)
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """The message's metadata; empty where there is none."""
+        return self._of(self.data, "metadata", dict) or {}
+
+    @property
+    def subject(self) -> str | None:
+        """The message's subject, decoded."""
+        return self._of(self.data, "subject", str)
+
+    @property
+    def recipient(self) -> str | None:
+        """The one recipient that it tells of."""
+        return self._of(self.data, "recipient", str)
+
+    @property
+    def reply(self) -> Reply | None:
+        """The other side's reply that decided: ``response`` in the document."""
+        said = self._of(self.data, "response", dict)
+        return None if said is None else Reply(said["status_code"], said["enhanced_status_code"], said["content"])
+
+    @property
+    def classification(self) -> ReplyClass | None:
+        """What a refusal is about; ``undetermined`` where it has a word that this program does not know."""
+        told = self._of(self.data, "classification", str)
+        if told is None:
+            return None
+        return ReplyClass(told) if told in set(ReplyClass) else ReplyClass.UNDETERMINED
+
+    @property
+    def reason(self) -> str | None:
+        """Why, in a sentence for people."""
+        return self._of(self.data, "reason", str)
+
+    def _of(self, part: Mapping[str, Any], name: str, kind: type[T]) -> T | None:
+        value = part.get(name)
+        return value if isinstance(value, kind) else None
 
 
 def response(reply: Reply) -> dict[str, object]:

@@ -18,7 +18,7 @@ from lettermta import event
 from lettermta.event import message_event, response
 from lettermta.events.dispatcher import Dispatcher
 from lettermta.events.hooks import HookSink, load_hook
-from lettermta.message import Outcome, Reply, State
+from lettermta.message import Outcome, Reply, ReplyClass, State
 from lettermta.testing.spool import MemorySpool
 
 from .conftest import submit
@@ -66,6 +66,17 @@ def test_a_line_holds_neither_line_feed_nor_blank_between_fields():
     assert b"\n" not in payload
     assert b", " not in payload
     assert b'": ' not in payload
+
+
+def test_an_event_has_what_it_tells_with_types():
+    bounced = made_again(next(example for example in EXAMPLES if example["event"] == event.HARD_BOUNCED))
+    assert (bounced.project, bounced.route, bounced.tag, bounced.subject) == ("demo", "outgoing", "orders", "Your order")
+    assert (bounced.recipient, bounced.metadata) == ("jane@example.com", {"order_id": "1234"})
+    assert bounced.reply == Reply(550, "5.1.1", "No such user")
+    assert bounced.reply.permanent
+    assert bounced.classification is ReplyClass.INVALID_RECIPIENT
+    created = made_again(next(example for example in EXAMPLES if example["event"] == event.CREATED))
+    assert (created.recipient, created.reply, created.classification, created.reason) == (None, None, None, None)
 
 
 class WorkedExample(TestCase):
