@@ -24,7 +24,7 @@ from lettermta import metrics
 from lettermta.delivery.judge import Classify
 from lettermta.delivery.returns.finding import Finding, Kind
 from lettermta.delivery.returns.kept import Kept
-from lettermta.delivery.returns.mime import parse
+from lettermta.delivery.returns.mime import Parsed, parse
 from lettermta.delivery.returns.path import NoReturnPath, Returned, ReturnPaths
 from lettermta.delivery.returns.recognise import recognise
 from lettermta.delivery.returns.telling import Known, known_of, telling
@@ -74,6 +74,7 @@ class ReturnsDesk:
     now: Callable[[], float]
     _minute: int = field(init=False, default=-1)
     _came: Counter[str] = field(init=False, factory=Counter)
+    _came_in_all: int = field(init=False, default=0)
     _turn: DeferredLock = field(init=False, factory=DeferredLock)
     """One message is looked up and told of at a time, so that two of the same are not both the first."""
 
@@ -97,10 +98,12 @@ class ReturnsDesk:
         if minute != self._minute:
             self._minute = minute
             self._came.clear()
-        if self._came[client] >= self.rules.per_address or self._came.total() >= self.rules.per_minute:
+            self._came_in_all = 0
+        if self._came[client] >= self.rules.per_address or self._came_in_all >= self.rules.per_minute:
             metrics.RETURNS_REFUSED["rate"].inc()
             raise Refused(_TOO_MUCH, "too much comes back")
         self._came[client] += 1
+        self._came_in_all += 1
 
     # -- the end of data
 
@@ -117,9 +120,9 @@ class ReturnsDesk:
             raise Refused(_NOT_NOW, "returns") from None
 
     async def _take(self, sender: str, address: str, octets: bytes) -> None:
-        parsed = await self.threaded(parse, octets)
+        parsed = await self._parsed(octets)
         if self._takes_complaints(address):
-            finding = await self.threaded(recognise, parsed, None, False)
+            finding = await self._recognised(parsed, None, False)
             if finding.kind is not Kind.COMPLAINT:
                 await self._keep(octets, address, finding, "came to an address for complaints, and is none")
                 return
@@ -133,11 +136,29 @@ class ReturnsDesk:
         if known is None:
             await self._keep(octets, address, Finding(Kind.UNRECOGNISED), f"nothing is known of message {returned.message_id} any more")
             return
-        finding = await self.threaded(recognise, parsed, known.recipient, not sender)
+        finding = await self._recognised(parsed, known.recipient, not sender)
         if finding.kind in (Kind.UNRECOGNISED, Kind.FEEDBACK):
             await self._keep(octets, address, finding, f"for message {known.message_id}")
             return
         await self._turn.run(lambda: Deferred.fromCoroutine(self._tell(returned, known, finding)))
+
+    async def _parsed(self, octets: bytes) -> Parsed:
+        """The message, taken apart. A fault of ours in this must not have the other side try for days."""
+        try:
+            parsed: Parsed = await self.threaded(parse, octets)
+        except Exception:
+            self.log.failure("what came back could not be taken apart")
+            return Parsed({}, "", {}, ())
+        return parsed
+
+    async def _recognised(self, parsed: Parsed, recipient: str | None, null_sender: bool) -> Finding:
+        """What the message is; likewise."""
+        try:
+            finding: Finding = await self.threaded(recognise, parsed, recipient, null_sender)
+        except Exception:
+            self.log.failure("what came back could not be recognised")
+            return Finding(Kind.UNRECOGNISED)
+        return finding
 
     async def _tell(self, returned: Returned, known: Known, finding: Finding) -> None:
         known = await self._known(returned) or known

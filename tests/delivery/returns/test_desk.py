@@ -15,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from lettermta import event, metrics
 from lettermta.delivery.classes import Classifier
+from lettermta.delivery.returns import desk as desk_module
 from lettermta.delivery.returns.desk import LOOK_AGAIN_SECONDS, WAIT_SECONDS, DeskRules, ReturnsDesk
 from lettermta.delivery.returns.kept import Kept
 from lettermta.event import message_event
@@ -317,6 +318,15 @@ class Failing(SynchronousTestCase):
         self.desk.spool.broken = None
         self.successResultOf(self.desk.take("postfix", path))
         assert messages(self.desk.told(identifier)) == ["message.hard_bounced"]
+
+    def test_a_fault_of_ours_in_reading_a_message_keeps_it_instead_of_having_it_sent_for_days(self) -> None:
+        path = self.desk.sent()[1]
+        for name in ("parse", "recognise"):
+            patch = self.patch(desk_module, name, lambda *_: 1 / 0)
+            self.successResultOf(self.desk.take("postfix", path))
+            patch.restore()
+        assert len(self.flushLoggedErrors(ZeroDivisionError)) == 2
+        assert len(self.desk.files) == 2
 
     def test_what_can_not_be_kept_is_put_off(self) -> None:
         self.desk.kept.folder.write_text("in the way")
