@@ -38,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         state_dir = load(config_path(getattr(args, "config", None))).mta.state_dir
         become_owner(state_dir)
+        args.state_dir = state_dir
         code: int = args.run(args, files(state_dir) if args.on_files else source(state_dir))
         sys.stdout.flush()
         return code

@@ -14,8 +14,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lettermta.event import timestamp
+from lettermta.ops import queue_routes
 from lettermta.ops.command_line import say
-from lettermta.ops.queue_asking import UsageFault, add_filters, filters_of, line, pair, print_json, text
+from lettermta.ops.queue_asking import UsageFault, add_filters, filters_of, line, pair, print_json
 from lettermta.ops.queue_source import Source
 from lettermta.ops.queue_text import visible
 from lettermta.spool.changes import RULE_CONDITIONS, new_conditions
@@ -55,7 +56,7 @@ def add_commands(add: Callable[[str, Any, str], argparse.ArgumentParser]) -> Non
         if name in ("hold", "bounce"):
             command.add_argument("--reason", dest="why", type=line, metavar="TEXT", help="why, as the last reply will say")
         if name == "reroute":
-            command.add_argument("--to", type=text, required=True, metavar="ROUTE", help="a route of the project that --project names")
+            queue_routes.add_arguments(command)
         if name in ("hold", "release"):
             words = f"a standing rule: {', '.join(RULE_CONDITIONS)}; all have to be met, by new mail too"
             command.add_argument("--where", type=_condition, nargs="+", action="extend", metavar="NAME=VALUE", help=words)
@@ -84,8 +85,24 @@ def _change(args: argparse.Namespace, source: Source) -> int:
         return _drop_rule(args, source, filters)
     if bool(filters) == args.all:
         raise UsageFault("--all is for everything, without filters" if filters else "give filters, or --all for everything")
-    if args.operation == "reroute" and "project" not in filters:
-        raise UsageFault("--to is a route of one project: give --project")
+    if args.operation == "reroute":
+        return _reroute(args, source, filters)
+    return _ask_and_do(args, source, _request(args, filters), sure=set(filters) == {"id"})
+
+
+def _reroute(args: argparse.Namespace, source: Source, filters: Mapping[str, Any]) -> int:
+    """By a transport that no route has yet, it is asked for what there is before a route is made."""
+    queue_routes.check(args)
+    if "project" not in filters:
+        raise UsageFault("routes are of one project: give --project")
+    if args.to is None:
+        count = _count(source, {"operation": "remove", "filters": filters})
+        if count > 1 and not _agreed(args, f"reroute up to {_recipients(count)} by {args.transport}"):
+            return UNCHANGED
+        args.yes = True
+        args.to, made = queue_routes.find_or_make(args.state_dir, filters["project"], args)
+        if made and not args.json:
+            say(f"route {args.to} of project {filters['project']} is there")
     return _ask_and_do(args, source, _request(args, filters), sure=set(filters) == {"id"})
 
 

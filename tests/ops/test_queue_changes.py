@@ -238,6 +238,38 @@ def test_what_is_rerouted_leaves_by_the_new_route(run: Run, routes: list[str], d
     assert (ran.code, "no project demo with a route nowhere" in ran.err) == (os.EX_UNAVAILABLE, True)
 
 
+@pytest.mark.usefixtures("routes")
+def test_mail_is_rerouted_by_a_transport_on_a_route_that_is_made_for_it(run: Run, config: Path, daemon: Callable[..., None]) -> None:
+    daemon()
+    by = ("reroute", "--project", "demo", "--smarthost", "relay.example:2525")
+    assert run(*by).err == "route via-relay-example-2525 of project demo is there\n1 recipient rerouted\n"
+    assert run("list", "--json", "--project", "demo").rows[0]["route"] == "via-relay-example-2525"
+    assert run(*by).err == "nothing in the queue is like that\n", "the route is taken again"
+    with AccountStore(config.parent / "state") as accounts:
+        made = accounts.route("demo", "via-relay-example-2525")
+    assert made.smarthost is not None
+    assert (made.smarthost.host, made.smarthost.port) == ("relay.example", 2525)
+    assert run("reroute", "--project", "demo", "--transport", "capture", "--json").rows[0]["recipients"] == 1
+    assert run("list", "--json", "--project", "demo").rows[0]["route"] == "via-capture"
+    assert run("reroute", "--project", "demo", "--transport", "mx").err == "1 recipient rerouted\n"
+    assert run("list", "--json", "--project", "demo").rows[0]["route"] == "outgoing"
+
+
+@pytest.mark.usefixtures("routes")
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        ("--to", "bulk", "--transport", "mx"),
+        ("--transport", "smarthost"),
+        ("--to", "bulk", "--smarthost", "h:25"),
+        ("--smarthost", ":"),
+    ],
+)
+def test_where_mail_is_rerouted_to_is_said_once(run: Run, options: tuple[str, ...]) -> None:
+    assert run("reroute", "--project", "demo", *options).code == os.EX_USAGE
+
+
 # -- standing rules
 
 
