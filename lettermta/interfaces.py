@@ -227,6 +227,9 @@ class ISpool(Interface):
     def next_due(lane: Lane, after: float) -> Deferred[float | None]:
         """When the first of the lane's waiting recipients is due that are due later than ``after``, or None."""
 
+    def hasten(seconds: float, now: float) -> Deferred[int]:
+        """Have what was put off be due so much earlier, but not before ``now``: the clock was set back; fires with how many recipients."""
+
     def query(filters: Mapping[str, Any], after: int, limit: int) -> Deferred[Sequence[Mapping[str, Any]]]:
         """A page of recipients for the queue tools: those behind number ``after`` that pass ``filters``, in ascending order."""
 

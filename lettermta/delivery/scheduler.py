@@ -20,6 +20,7 @@ from zope.interface import implementer
 from lettermta import metrics
 from lettermta.delivery.budget import ChannelBudget
 from lettermta.delivery.classes import Classifier
+from lettermta.delivery.clock_watch import ClockWatch
 from lettermta.delivery.counting import count_attempt, count_recorded
 from lettermta.delivery.destination import NOTHING, Destination, Trace
 from lettermta.delivery.flow import Flows
@@ -105,6 +106,9 @@ class Scheduler:
         self._due: list[tuple[float, str, str]] = []
         self._next_due: dict[Lane, float] = {}
         self._wake: IDelayedCall | None = None
+        self._watch = ClockWatch(now, clock.seconds)
+        self._mending = False
+        """What was put off is being made due earlier, as the wall clock was set back."""
         self._unrecorded: dict[IDelayedCall, Callable[[], None]] = {}
         self._stopping = False
 
@@ -297,6 +301,7 @@ class Scheduler:
             self._set_alarm()
 
     def _set_alarm(self) -> None:
+        self._look_at_clock()
         if self._wake is not None:
             self._wake.cancel()
             self._wake = None
@@ -314,6 +319,29 @@ class Scheduler:
                 del self._next_due[key]
                 self._leave(self._lane(key))
         self._set_alarm()
+
+    def _look_at_clock(self) -> None:
+        """Where the wall clock was set back, have what was put off wait no longer than it was put off for."""
+        seconds = self._watch.set_back()
+        if not seconds or self._mending or self._stopping:
+            return
+        self._mending = True
+        self.log.warn("the clock was set back by {seconds:.0f} s: what was put off is due as much earlier", seconds=seconds)
+
+        def mended(_: int) -> None:
+            self._watch.mended(seconds)
+            # Whoever looks too early asks the spool when to look again.
+            self._due = [(due - seconds, route_id, domain) for due, route_id, domain in self._due]
+            heapq.heapify(self._due)
+            self._next_due = {lane: due - seconds for lane, due in self._next_due.items()}
+            self._mending = False
+            self._set_alarm()
+
+        def failed(failure: Failure) -> None:
+            self.log.failure("what was put off could not be made due earlier; the next alarm tries again", failure=failure)
+            self._mending = False
+
+        self._spool.hasten(seconds, self._now()).addCallbacks(mended, failed)
 
     def _make_room(self) -> bool:
         """The hand is full: leave to the spool what waits for destinations without a channel, but for an equal share of half the hand.

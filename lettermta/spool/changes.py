@@ -191,6 +191,17 @@ def trim_attempts(connection: sqlite3.Connection, before: float, limit: int) -> 
     ).rowcount
 
 
+def hasten(connection: sqlite3.Connection, *, seconds: float, now: float, after: int, limit: int) -> tuple[int, int]:
+    """Make the next recipients behind number ``after`` that were put off due earlier, within the caller's transaction; returns how many,
+    and where to go on.
+    """
+    rows = connection.execute(
+        "SELECT number FROM recipient WHERE number > ? AND state = 'deferred' AND due > ? ORDER BY number LIMIT ?", (after, now, limit)
+    ).fetchall()
+    connection.executemany("UPDATE recipient SET due = MAX(due - ?, ?) WHERE number = ?", [(seconds, now, number) for (number,) in rows])
+    return len(rows), rows[-1][0] if rows else after
+
+
 # -- standing rules
 
 RULE_CONDITIONS = ("project", "tag", "route", "domain")

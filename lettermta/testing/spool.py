@@ -268,6 +268,15 @@ class MemorySpool:
         """When the lane's first waiting recipient that is due later than ``after`` is due, or None."""
         return succeed(min((one.due for _, one in self._waiting() if one.lane == lane and one.due > after), default=None))
 
+    def hasten(self, seconds: float, now: float) -> Deferred[int]:
+        """Have what was put off be due earlier."""
+        if self.broken is not None:
+            return fail(self.broken)
+        late = [one for _, one in self._waiting() if one.state is State.DEFERRED and one.due > now]
+        for one in late:
+            one.due = max(one.due - seconds, now)
+        return succeed(len(late))
+
     def query(self, filters: Mapping[str, Any], after: int, limit: int) -> Deferred[Sequence[Mapping[str, Any]]]:
         """A page of recipients; a filter is equality with the row's value, of ``metadata`` with each of the pairs asked for."""
         rows = (_row(stored, one) for stored in self.stored.values() for one in stored.recipients.values() if one.number > after)

@@ -91,6 +91,7 @@ def test_a_last_attempt_is_made_at_expiry_and_then_the_recipient_has_failed():
 
 
 def test_mixed_answers_leave_only_the_deferred_in_the_queue():
+    """HARD-CASES row 17: what one recipient's server says changes nothing for the others."""
     world = World().start()
     place = world.place("example.com")
     replies = {"a": OK, "b": NEVER, "c": LATER}
@@ -275,6 +276,7 @@ def test_nobody_is_sent_twice_by_a_stale_answer_of_the_spool():
 
 
 def test_what_can_not_be_recorded_is_kept_in_hand_and_not_sent_again():
+    """HARD-CASES row 16: the other side has it."""
     world = World().start()
     place = world.place("example.com")
     place.holding = True
@@ -319,6 +321,8 @@ def test_a_stop_leaves_no_timer_also_when_nothing_can_be_recorded():
 
 
 def test_a_message_without_content_is_quarantined_and_nothing_is_sent():
+    """HARD-CASES row 14."""
+
     class Hollow(MemorySpool):
         def load(self, entry):
             return fail(LookupError("there is none"))
@@ -461,19 +465,89 @@ def test_destinations_that_are_not_in_use_are_forgotten():
     world.assert_at_rest()
 
 
-def test_the_queue_drains_when_the_wall_clock_was_set_back():
-    world = World().start()
+def world_with_skew() -> tuple[World, list[float]]:
+    """A world whose wall clock is behind by what stands in the list."""
+    world = World()
+    skew = [0.0]
+    true = world.now
+    world.now = lambda: true() - skew[0]  # type: ignore[method-assign]
+    world.scheduler = world.new_scheduler()
+    return world.start(), skew
+
+
+@pytest.mark.parametrize("back", [30.0, 3600.0, 90 * 86_400.0])
+def test_what_was_put_off_waits_no_longer_when_the_wall_clock_is_set_back(back):
+    """HARD-CASES row 27."""
+    world, skew = world_with_skew()
+    place = world.place("example.com")
+    place.answer = answer(LATER)
+    world.submit("jane@example.com", "joe@example.com")
+    world.submit("ann@example.org")
+    place.answer = accept
+    skew[0] = back
+    with capturedLogs() as logged:
+        world.clock.advance(59)
+        assert len(place.attempts) == 1
+        world.clock.advance(2)
+    assert len(place.attempts) == 2
+    assert [event["seconds"] for event in logged if "the clock was set back" in event["log_format"]] == [pytest.approx(back)]
+    world.assert_at_rest()
+
+
+def test_a_clock_that_is_set_forward_and_back_again_holds_up_nothing():
+    """HARD-CASES row 27: a mistake, and its mending."""
+    world, skew = world_with_skew()
+    place = world.place("example.com")
+    place.answer = answer(LATER)
+    world.submit("jane@example.com")
+    skew[0] = -86_400.0
+    with capturedLogs():
+        world.clock.advance(61)
+        assert len(place.attempts) == 2, "due, by the clock of now"
+        skew[0] = 0.0
+        place.answer = accept
+        world.clock.advance(301)
+    assert len(place.attempts) == 3
+    world.assert_at_rest()
+
+
+def test_what_is_for_later_goes_by_the_wall_clock_however_that_is_set():
+    world, skew = world_with_skew()
+    message = evolve(make_message(world.spool, ["jane@example.com"], world.now()), hold_until=world.now() + 600.0)
+    world.spool.store(message, [])
+    skew[0] = 3600.0
+    with capturedLogs():
+        world.clock.advance(700)
+        assert world.place("example.com").attempts == []
+        world.clock.advance(3600)
+    assert len(world.place("example.com").attempts) == 1
+
+
+def test_what_can_not_be_made_due_earlier_now_is_tried_again():
+    world, skew = world_with_skew()
     place = world.place("example.com")
     place.answer = answer(LATER)
     world.submit("jane@example.com")
     place.answer = accept
-    skew = 3600.0
-    world.scheduler._now = lambda: world.now() - skew
-    world.clock.advance(600)
-    assert len(place.attempts) == 1
-    skew = 0.0
+    skew[0] = 3600.0
+    world.spool.broken = OSError("no space left")
+    with capturedLogs():
+        world.clock.advance(61)
+        world.spool.broken = None
+        world.clock.advance(61)
+    assert len(place.attempts) == 2
+
+
+def test_a_minute_is_the_longest_that_nobody_looks_at_the_clock():
+    world, skew = world_with_skew()
+    place = world.place("example.com")
+    place.answer = answer(LATER)
+    world.delays = (7200.0,)
+    world.submit("jane@example.com")
+    place.answer = accept
+    skew[0] = -7200.0
     world.clock.advance(61)
-    assert len(place.attempts) == 2, "the clock is looked at once a minute at least"
+    assert len(place.attempts) == 2
     world.assert_at_rest()
 
 

@@ -526,3 +526,18 @@ def test_a_new_spools_directories_are_durable(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(os, "fsync", watched)
     Desk(tmp_path / "state" / "spool" / "0").close()
     assert {str(tmp_path), str(tmp_path / "state"), str(tmp_path / "state" / "spool")} <= synced
+
+
+def test_what_was_put_off_is_made_due_earlier_in_steps_and_nothing_else_is(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """HARD-CASES row 27: the wall clock was set back by two hours."""
+    monkeypatch.setattr(store, "HASTEN_ROWS", 2)
+    late = [desk.store(f"late{number}@example.com") for number in range(5)]
+    for entry in list(desk.entries):
+        desk.record(entry, State.DEFERRED, due=NOW + 7500, reply="451 later")
+    desk.store("held-until@example.net", hold_until=NOW + 9000)
+    desk.store("soon@example.org")
+    desk.record(desk.entries[-1], State.DEFERRED, due=NOW + 100, reply="451 later")
+    assert desk.reactor.wait(desk.spool.hasten(7200.0, NOW)) == 6
+    rows = {row["recipient"]: row["due"] - NOW for row in desk.rows()}
+    assert {rows[f"late{number}@example.com"] for number in range(len(late))} == {300.0}
+    assert (rows["held-until@example.net"], rows["soon@example.org"]) == (9000.0, 0.0)
