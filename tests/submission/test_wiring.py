@@ -9,9 +9,12 @@ import pytest
 from twisted.internet.task import Clock
 
 from lettermta.config import Config, load
+from lettermta.events.amqp import AMQPSink
+from lettermta.events.amqp_channel import Broker
+from lettermta.plugged import Unpluggable
 from lettermta.smtp.admission import Admitted, Denied
 from lettermta.submission.server import SubmissionRules
-from lettermta.wiring import make_edge, make_submission
+from lettermta.wiring import make_edge, make_sinks, make_submission, plug_in
 from tests.submission.conftest import Site
 
 
@@ -77,3 +80,31 @@ def test_the_rules_of_submission_are_those_of_the_file(site: Site, tmp_path: Pat
     )
     assert (changed.usernames, changed.message_size, changed.recipients, changed.lifetime) == (("shop",), 1_048_576, 5, 172_800)
     assert (changed.header.message_id_domain, changed.header.eight_bit, changed.header.most_fields) == ("id.test", False, 50)
+
+
+def test_what_users_plug_in_is_found_or_missed_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every fault at once, each with the key that names it."""
+    plugged = plug_in(
+        config(tmp_path, "[events]\nhooks = tests.events.sample_hooks.Settled\n[hook tests.events.sample_hooks.Settled]\nsize = 7\n")
+    )
+    [(name, hook)] = plugged.hooks
+    assert (name, hook.size) == ("tests.events.sample_hooks.Settled", 7)  # type: ignore[attr-defined]
+    monkeypatch.setattr("lettermta.wiring.find_spec", lambda name: None)
+    text = "[submission]\npolicies = os.path, no.such.Policy\n[events]\nhooks = tests.events.sample_hooks.WantsArguments\n[amqp]\nurl = amqp://b\n"
+    with pytest.raises(Unpluggable) as caught:
+        plug_in(config(tmp_path, text))
+    hooks, first, second, amqp = str(caught.value).splitlines()
+    assert "[events] hooks: 'tests.events.sample_hooks.WantsArguments': missing a required argument: 'url'" in hooks
+    assert "[submission] policies: 'os.path'" in first
+    assert "[submission] policies: 'no.such.Policy': module 'no.such' cannot be imported" in second
+    assert amqp.endswith("[amqp] url: this needs the package pika; expected an install with it: pip install 'lettermta[amqp]'")
+
+
+def test_a_broker_and_a_log_that_rotates_are_sinks(tmp_path: Path) -> None:
+    text = "[events]\njson_log = log\njson_log_size = 1MB\n[amqp]\nurl = amqps://u:p@b.test/v\nexchange = e\nunroutable = drop\n"
+    log, amqp = make_sinks(config(tmp_path, text), Clock(), ())
+    assert (log.name, amqp.name) == ("json_log", "amqp")
+    assert isinstance(amqp, AMQPSink)
+    assert amqp._settings.broker == Broker("b.test", 5671, True, "u", "p", "v")
+    assert (amqp._settings.exchange, amqp._settings.mandatory) == ("e", False)
+    assert make_sinks(config(tmp_path), Clock(), ()) == []
