@@ -179,7 +179,7 @@ def make_submission(
 def make_returns(config: Config, reactor: Any, spool: ISpool, return_paths: ReturnPaths) -> ReturnsDesk:
     """What takes bounces, complaints and automatic answers."""
     rules = DeskRules(frozenset(config.delivery.complaint_addresses), config.delivery.suppress_bounced)
-    kept = Kept(config.mta.state_dir / "returns")
+    kept = Kept.below(config.mta.state_dir)
     classifier = Classifier(config.delivery.reply_classes)
     return ReturnsDesk(rules, return_paths, spool, classifier.classify, kept, reactor, threads_of(reactor), time.time)
 

@@ -14,6 +14,8 @@ from attrs import define, field
 from lettermta.message import new_id
 
 MOST_FILES = 1_000
+FIELD = "X-Lettermta-Kept:"
+"""What stands on top of each."""
 
 
 @define(eq=False)
@@ -24,6 +26,11 @@ class Kept:
     most: int = MOST_FILES
     _lock: threading.Lock = field(init=False, factory=threading.Lock)
 
+    @classmethod
+    def below(cls, state_dir: Path) -> Kept:
+        """What a daemon with that directory keeps."""
+        return cls(state_dir / "returns")
+
     def keep(self, octets: bytes, why: str) -> str:
         """Keep a message durably; returns the name of its file. Raises OSError."""
         name = f"{new_id()}.eml"
@@ -31,7 +38,7 @@ class Kept:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             descriptor = os.open(self.folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             with open(descriptor, "wb") as file:
-                file.write(f"X-Lettermta-Kept: {_printable(why)}\r\n".encode() + octets)
+                file.write(f"{FIELD} {_printable(why)}\r\n".encode() + octets)
                 file.flush()
                 os.fsync(descriptor)
             self._forget_oldest()

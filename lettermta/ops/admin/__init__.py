@@ -20,7 +20,7 @@ from lettermta.accounts.errors import AccountError, AccountExists, InvalidAccoun
 from lettermta.accounts.store import AccountStore
 from lettermta.config import ConfigError, load
 from lettermta.ops import descriptors
-from lettermta.ops.admin import domains, explain, projects, routes, suppressions, tlsrpt, tokens, webhooks
+from lettermta.ops.admin import domains, explain, projects, returns, routes, suppressions, tlsrpt, tokens, webhooks
 from lettermta.ops.admin.commands import Commands
 from lettermta.ops.admin.given import Declined, Misused, Unmet, Unsettled, opened, password
 from lettermta.ops.command_line import DEFAULT_CONFIG, Parser, config_path, reader_left, say
@@ -118,6 +118,7 @@ def _parser() -> Parser:
     domains.add_commands(Commands(nouns, "domain", "domains: what a project sends from", common))
     webhooks.add_commands(Commands(nouns, "webhook", "webhooks: who is told what became of a project's mail", common))
     suppressions.add_commands(Commands(nouns, "suppression", "suppressions: whom nothing is sent to", common))
+    returns.add_commands(Commands(nouns, "returns", "returns: what came back and is nothing known, and what it would be taken for", common))
     words = "tell what would become of mail to an address: hosts, TLS, limits, keys, suppression"
     explain.add_command(nouns.add_parser("explain", help=words, description=words, parents=[common], allow_abbrev=False))
     tlsrpt.add_commands(Commands(nouns, "tlsrpt", "reports on TLS: how sessions with receivers' hosts went", common))
