@@ -18,7 +18,7 @@ from lettermta import metrics
 from lettermta.accounts import records
 from lettermta.accounts.dkim_keys import PrivateKey, private_key
 from lettermta.accounts.errors import AccountError, StorageUnusable, storage_faults
-from lettermta.accounts.model import Alignment, Domain, DomainKey, Project, Route, Token, guarded
+from lettermta.accounts.model import Alignment, Domain, DomainKey, Project, Route, Token, without_care
 from lettermta.accounts.schema import DATABASE, open_database, version_of
 from lettermta.accounts.vault import Unsealable, Vault, token_owner
 from lettermta.accounts.webhooks import WEBHOOKS, Webhook, webhook_of
@@ -109,8 +109,8 @@ class Directory:
         return self._current().route_slugs.get((project_id, slug))
 
     def route_by_id(self, route_id: str) -> Route | None:
-        """The route of that id, or of what :func:`~lettermta.accounts.model.unguarded` makes of it."""
-        return self._current().routes.get(guarded(route_id))
+        """The route of that id, or of what :func:`~lettermta.accounts.model.with_care` makes of it."""
+        return self._current().routes.get(without_care(route_id))
 
     def default_route(self, project_id: str) -> Route | None:
         """The project's default route; None only when there is no such project."""

@@ -93,25 +93,31 @@ class KeyState(enum.StrEnum):
     RETIRED = "retired"
 
 
-_UNGUARDED = "~"
+class Care(enum.StrEnum):
+    """What sort of mail asks for another way to the same receivers than the rest of its route. The value is what marks an id."""
+
+    REQUIRE_TLS = "!"
+    """Only by hosts that offer REQUIRETLS, from host to host until one does (RFC 8689 section 4.2.1)."""
+    WHATEVER_TLS = "~"
+    """Whatever is wrong with a receiver's TLS: reports on just that (RFC 8460 section 3)."""
 
 
-def unguarded(route_id: str) -> str:
-    """The id of the same route for mail that goes out whatever is wrong with a receiver's TLS: reports on just that (RFC 8460 section 3).
+def with_care(route_id: str, care: Care) -> str:
+    """The id of the same route for mail of that sort.
 
     Lanes with such ids are lanes apart; every question about the route is answered as for the route itself.
     """
-    return f"{route_id}{_UNGUARDED}"
+    return f"{route_id}{care}"
 
 
-def is_unguarded(route_id: str) -> bool:
-    """Whether an id is one of :func:`unguarded`'s."""
-    return route_id.endswith(_UNGUARDED)
+def care_of(route_id: str) -> Care | None:
+    """The mark of an id, if it has one."""
+    return Care(route_id[-1]) if route_id[-1:] in set(Care) else None
 
 
-def guarded(route_id: str) -> str:
+def without_care(route_id: str) -> str:
     """The id of the route itself."""
-    return route_id.removesuffix(_UNGUARDED)
+    return route_id[:-1] if route_id[-1:] in set(Care) else route_id
 
 
 @frozen

@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred, fail
 from zope.interface import implementer
 
 from lettermta.accounts.directory import Directory
-from lettermta.accounts.model import Route, RouteKind, RouteTLS, Smarthost, TransportKind, is_unguarded
+from lettermta.accounts.model import Care, Route, RouteKind, RouteTLS, Smarthost, TransportKind, care_of
 from lettermta.config import HostPort
 from lettermta.delivery.exchange import LOOK_UP, MOST_KNOWN, Exchange, Exchanges, Lookup
 from lettermta.delivery.resolver import InvalidName, ascii_name
@@ -120,7 +120,8 @@ class Routing:
         exchange = self.exchanges.get(lane.domain)
         if exchange is None:
             return self._lookup(lane.domain)
-        return self._unguarded(exchange) if is_unguarded(lane.route_id) else self._exchange(exchange, route.tls, route.pool)
+        usual, care = self._exchange(exchange, route.tls, route.pool), care_of(lane.route_id)
+        return usual if care is None else self._careful(usual, exchange, care)
 
     def _lookup(self, domain: str) -> Way:
         last = self.exchanges.last(domain)
@@ -153,15 +154,18 @@ class Routing:
             known = self._ways[exchange.domain, tls, pool_name] = (exchange, Way(key, transport, name, limits))
         return known[1]
 
-    def _unguarded(self, exchange: Exchange) -> Way:
-        """For mail that must not be kept back by what is wrong with TLS."""
-        limits = self._limits(exchange.domain, exchange)
-        settings = self.settings if self.settings.tls is TLSMode.OFF else evolve(self.settings, tls=TLSMode.OPPORTUNISTIC)
+    def _careful(self, usual: Way, exchange: Exchange, care: Care) -> Way:
+        """For mail that asks for another way than the usual one; its limits are the same. There is little of it: nothing is kept."""
+        strict = care is Care.REQUIRE_TLS
+        off = self.settings.tls is TLSMode.OFF and not strict
+        settings = evolve(self.settings, tls=TLSMode.OFF if off else TLSMode.OPPORTUNISTIC)
 
         def transport() -> ITransport:
-            return MXTransport(self.reactor, exchange, self.resolver, settings, None, limits, self.sources.default, exchange.key)
+            made = usual.transport()
+            assert isinstance(made, MXTransport)
+            return evolve(made, settings=settings, policies=self.policies if strict else None, require_tls=strict)
 
-        return Way(f"{exchange.key} unguarded", transport, limits.together or exchange.key, limits)
+        return evolve(usual, key=f"{usual.key} {care.name.lower()} {exchange.domain}", transport=transport)
 
     def _wanted(self, limits: Limits, tls: RouteTLS | None) -> TLSMode:
         """What is to be asked of a receiver's TLS: the rule for it comes before the route, and require before all."""

@@ -17,6 +17,7 @@ from attrs import define, evolve
 from twisted.internet.defer import Deferred
 
 from lettermta import event, metrics
+from lettermta.accounts.model import without_care
 from lettermta.event import Event
 from lettermta.interfaces import ISuppressions
 from lettermta.message import WAITING, Lane, Outcome, QueuedRecipient, QueueEntry, State, Verdict
@@ -45,7 +46,7 @@ class Suppressing:
         possible = self.suppressions.possible([one.address for one in recipients])
         if not possible:
             return None
-        return self.suppressions.find(Mailing(_project_id(entry), entry.lane.route_id, self.broadcast(entry.lane)), possible)
+        return self.suppressions.find(Mailing(_project_id(entry), without_care(entry.lane.route_id), self.broadcast(entry.lane)), possible)
 
     def take_out(self, entry: QueueEntry, found: Found, now: float) -> tuple[QueueEntry, list[Outcome], list[Event]] | None:
         """Take those that were found out of an entry: what they are as an entry of their own, and what they come to; None if it is none."""

@@ -249,10 +249,21 @@ class ClientSession:
             where["before"] = trace_of(self.before)
         return {**where, "tls": told, "dialogue": self._told.exchanges}
 
+    def no_require_tls(self) -> Reply | None:
+        """Why a message with REQUIRETLS must not go this way (RFC 8689 section 4.2.1), or None when it may."""
+        if self.tls is None:
+            fault = f"{self.peer} is reached in clear"
+        elif self._fault is not None:
+            fault = f"the certificate of {self.peer} is not verified: {self._fault}"
+        elif not self.capabilities.require_tls:
+            fault = f"{self.peer} doesn't offer it"
+        else:
+            return None
+        return Reply(550, "5.7.30", f"REQUIRETLS support required: {fault}")
+
     def send(self, entry: QueueEntry, content: IStoredContent, room: Callable[[], None] | None = None) -> Deferred[Sequence[Verdict]]:
         """See IChannel. Cancelling gives the attempt and the connection up, and so every attempt on it."""
-        if entry.options.require_tls and (fault := self._no_require_tls()) is not None:
-            reply = Reply(550, "5.7.30", f"REQUIRETLS support required: {fault}")
+        if entry.options.require_tls and (reply := self.no_require_tls()) is not None:
             return self._unsent([Verdict(recipient, reply, remote=False) for recipient in entry.recipients])
         finisher, offered = self._settings.finisher, self.capabilities
         if finisher is None:
@@ -428,14 +439,6 @@ class ClientSession:
             answer.callback(reply_of(code, lines))
 
     # Sending.
-
-    def _no_require_tls(self) -> str | None:
-        """Why a message with REQUIRETLS must not go this way (RFC 8689 section 4.2.1), or None when it may."""
-        if self.tls is None:
-            return f"{self.peer} is reached in clear"
-        if self._fault is not None:
-            return f"the certificate of {self.peer} is not verified: {self._fault}"
-        return None if self.capabilities.require_tls else f"{self.peer} doesn't offer it"
 
     async def _in_turn(self, entry: QueueEntry, content: IStoredContent, at_once: int) -> Sequence[Verdict]:
         """As many transactions as the peer's RCPTMAX makes of the entry (RFC 9422 section 4.2)."""

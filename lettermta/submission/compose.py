@@ -9,7 +9,7 @@ import orjson
 from attrs import Factory, evolve, frozen
 
 from lettermta import event
-from lettermta.accounts.model import Project, Route
+from lettermta.accounts.model import Care, Project, Route, with_care
 from lettermta.event import Event
 from lettermta.header import Field, mailboxes, split_fields
 from lettermta.interfaces import IContent
@@ -78,7 +78,7 @@ def compose(
         id=identifier,
         project_id=terms.project.id,
         project=terms.project.slug,
-        route_id=terms.route.id,
+        route_id=with_care(terms.route.id, Care.REQUIRE_TLS) if envelope.options.require_tls else terms.route.id,
         route=terms.route.slug,
         sender=envelope.sender,
         recipients=recipients,

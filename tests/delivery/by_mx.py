@@ -23,10 +23,11 @@ class ByMX:
     resolver: IResolver
     settings: DeliverySettings
     policies: TLSPolicies | None = None
+    require_tls: bool = False
 
     def open(self) -> Deferred[IChannel]:
         return Deferred.fromCoroutine(self._open())
 
     async def _open(self) -> IChannel:
         exchange = await find(self.resolver, self.domain, self.settings.hostname)
-        return await MXTransport(self.reactor, exchange, self.resolver, self.settings, self.policies).open()
+        return await MXTransport(self.reactor, exchange, self.resolver, self.settings, self.policies, require_tls=self.require_tls).open()

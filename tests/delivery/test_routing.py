@@ -10,13 +10,14 @@ from attrs import evolve
 from twisted.internet.task import Clock
 
 from lettermta.accounts.directory import Directory
-from lettermta.accounts.model import RouteKind, RouteTLS, Smarthost, SmarthostTLS, TransportKind
+from lettermta.accounts.model import Care, RouteKind, RouteTLS, Smarthost, SmarthostTLS, TransportKind, with_care
 from lettermta.accounts.store import AccountStore
 from lettermta.config import DeliveryTLS, HostPort, Shaping
 from lettermta.delivery.exchange import Exchange, Lookup
 from lettermta.delivery.routing import NoRoute, Routing
 from lettermta.delivery.shaping import ShapingRules
 from lettermta.delivery.sources import SourcePool, SourcePools
+from lettermta.delivery.tls.decision import TLSPolicies
 from lettermta.delivery.transports.capture import CaptureTransport
 from lettermta.delivery.transports.discard import DiscardTransport
 from lettermta.delivery.transports.mx import MXTransport
@@ -99,6 +100,29 @@ def test_tls_is_what_the_receivers_rule_or_the_route_asks_for_and_require_comes_
     assert wanted(office, DeliveryTLS.OFF, RouteTLS.OPPORTUNISTIC, opportunistic) == (off, "tls off")
     assert wanted(office, None, RouteTLS.OPPORTUNISTIC, require) == (opportunistic, "tls opportunistic")
     assert wanted(office, None, RouteTLS.REQUIRE, off) == (require, "tls require example.com"), "policies were not looked for"
+
+
+def test_mail_that_asks_for_another_way_has_channels_of_its_own_and_the_same_limits(office: Office) -> None:
+    """RFC 8689 section 4.2.1, RFC 8460 section 3."""
+    policies = TLSPolicies(None)  # type: ignore[arg-type]
+    routing = office.routing(policies=policies)
+    routing.exchanges.put(Exchange("example.com", (("mx.example.com",),)))
+    lane = office.lane(TransportKind.MX)
+    ways = [routing.way(evolve(lane, route_id=mark(lane.route_id))) for mark in (str, requiring, whatever)]
+    assert len({way.key for way in ways}) == 3 and len({way.flow for way in ways}) == 1
+    made = [way.transport() for way in ways]
+    assert all(isinstance(each, MXTransport) for each in made)
+    assert [(each.require_tls, each.policies is policies) for each in made] == [(False, True), (True, True), (False, False)]  # type: ignore[attr-defined]
+    elsewhere = office.lane(TransportKind.DISCARD)
+    assert len({routing.way(evolve(elsewhere, route_id=mark(elsewhere.route_id))).key for mark in (str, requiring, whatever)}) == 1
+
+
+def requiring(route_id: str) -> str:
+    return with_care(route_id, Care.REQUIRE_TLS)
+
+
+def whatever(route_id: str) -> str:
+    return with_care(route_id, Care.WHATEVER_TLS)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from lettermta.accounts.model import Care, care_of
 from lettermta.message import BodyType, DeliverBy, Notify, Options, QueueEntry, State
 from lettermta.spool.content import SPILL
 from lettermta.spool.store import Spool
@@ -102,6 +103,7 @@ def test_what_was_asked_for_comes_back_after_a_reopening(durable: DurableSite) -
                 BodyType.EIGHT_BIT, True, "HDRS", "order+1", True, DeliverBy(float(until), bounce=True, trace=True), -3
             )
             assert entry.expires == until
+            assert care_of(entry.lane.route_id) is Care.REQUIRE_TLS, "it is not in one lane with mail that may go anywhere"
         [first] = by_domain["例子.广告"].recipients
         assert (first.address, first.notify, first.orcpt) == (
             "用户@例子.广告", frozenset({Notify.SUCCESS, Notify.DELAY}), "utf-8;jürgen@in.test"

@@ -251,6 +251,8 @@ def test_mail_that_may_not_leave_is_kept(daemon: Daemon, sent: Mapping[str, str]
     """HARD-CASES row 24: enforced policies and DANE defer."""
     told = first_attempt(daemon, sent[domain])
     assert told["state"] == "deferred" and told["reply"].startswith("451 4.") and DEFERRED[domain] in told["reply"], told
+    if domain != LATE:
+        assert told["tls"]["policy"] == ("dane" if domain.endswith(SIGNED) else "mta-sts"), told
 
 
 def test_postfix_saw_tls(net: Internet, daemon: Daemon, sent: Mapping[str, str]) -> None:

@@ -126,7 +126,7 @@ class DomainPolicy:
             fault = Fault(DNSSEC_INVALID, f"Looking for TLSA records of {host} failed: {error}")
             if error.rcode == "SERVFAIL":
                 self._policies.results.count(Reported(self.domain, "tlsa"), fault, host, "", "")
-            raise Unreachable(Reply(451, "4.7.5", fault.text)) from None
+            raise _not_used(Kind.DANE, host, fault) from None
 
     def _without_dane(self, host: str, wanted: TLSMode) -> HostPolicy:
         trust = self._policies.trust
@@ -142,6 +142,13 @@ class DomainPolicy:
             return HostPolicy(Kind.MTA_STS_TESTING, wanted, ClientTLS(host, judge, trust=trust), reported=reported, fault=fault)
         if fault is not None:
             self._policies.results.count(reported, fault, host, "", "")
-            raise Unreachable(Reply(451, "4.7.5", fault.text))
+            raise _not_used(Kind.MTA_STS, host, fault)
         client = ClientTLS(host, WebPKI((host,)), strict=True, trust=trust)
         return HostPolicy(Kind.MTA_STS, TLSMode.REQUIRE, client, verify=True, reported=reported)
+
+
+def _not_used(kind: Kind, host: str, fault: Fault) -> Unreachable:
+    """Why a host is not even connected to."""
+    error = Unreachable(Reply(451, "4.7.5", fault.text), host=host)
+    error.details = {"host": host, "tls": {"policy": kind.value, "result": "not used", "fault": fault.text}}
+    return error

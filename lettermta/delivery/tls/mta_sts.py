@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from attrs import frozen
 from dns.rdatatype import RdataType
@@ -21,7 +21,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from lettermta import metrics
-from lettermta.delivery.resolver import DNSFailure
+from lettermta.delivery.resolver import DNSFailure, NoSuchDomain
 from lettermta.delivery.tls.dane import Lookups
 from lettermta.delivery.tls.https import Answer, HTTPSClient, HTTPSFailed
 from lettermta.delivery.tls.sts_files import Kept, PolicyFiles
@@ -38,6 +38,7 @@ MOST_POLICIES = 10_000
 
 FETCH_ERROR, INVALID, WEBPKI_INVALID = "sts-policy-fetch-error", "sts-policy-invalid", "sts-webpki-invalid"
 
+T = TypeVar("T")
 InThread = Callable[..., Deferred[Any]]
 
 
@@ -71,6 +72,8 @@ class MTASTS:
         """Least recently asked for first."""
         self._failed: OrderedDict[str, tuple[float, str, Fault]] = OrderedDict()
         """Until when a domain is left alone, the id that was announced, and what came of it."""
+        self._unanswered: OrderedDict[str, float] = OrderedDict()
+        """Domains whose servers would not tell of an announcement, until when they are not asked again."""
         self._fetching: dict[str, list[Deferred[Discovered]]] = {}
         self._refreshing = LoopingCall(self._refresh)
         self._refreshing.clock = clock
@@ -139,9 +142,15 @@ class MTASTS:
     # -- finding out
 
     async def _announced(self, domain: str) -> str | None:
+        if self._unanswered.get(domain, 0.0) > self._clock.seconds():
+            return None
         try:
             answer = await self._resolver.lookup(f"_mta-sts.{domain}", RdataType.TXT)
+        except NoSuchDomain:
+            return None
         except DNSFailure:
+            # Each such look-up may take seconds, in which the mail waits: not at every connection.
+            _remember(self._unanswered, domain, self._clock.seconds() + PAUSE_SECONDS)
             return None
         records = cast(tuple[TXT, ...], answer.records)
         return announced([b"".join(record.strings).decode("ascii", "replace") for record in records])
@@ -178,10 +187,7 @@ class MTASTS:
     def _not_fetched(self, domain: str, identifier: str, problem: Fault) -> Discovered:
         metrics.STS_FETCHES[problem.kind].inc()
         self.log.warn("{domain}: the MTA-STS policy can't be had: {why}", domain=domain, why=problem.text)
-        self._failed[domain] = (self._clock.seconds() + PAUSE_SECONDS, identifier, problem)
-        self._failed.move_to_end(domain)
-        while len(self._failed) > MOST_POLICIES:
-            self._failed.popitem(last=False)
+        _remember(self._failed, domain, (self._clock.seconds() + PAUSE_SECONDS, identifier, problem))
         kept = self._current(domain)
         return Discovered(None if kept is None else kept.policy, problem)
 
@@ -200,6 +206,13 @@ class MTASTS:
     def _not_refreshed(self, failure: Failure) -> Deferred[None]:
         self.log.failure("MTA-STS policies could not be refreshed", failure=failure)
         return succeed(None)
+
+
+def _remember(known: OrderedDict[str, T], domain: str, value: T) -> None:
+    known[domain] = value
+    known.move_to_end(domain)
+    while len(known) > MOST_POLICIES:
+        known.popitem(last=False)
 
 
 def _policy(answer: Answer) -> STSPolicy:

@@ -12,7 +12,7 @@ import orjson
 from attrs import frozen
 
 from lettermta.accounts.directory import Directory
-from lettermta.accounts.model import unguarded
+from lettermta.accounts.model import Care, with_care
 from lettermta.delivery.tls.report_text import Report
 from lettermta.delivery.tls.reporting import NotNow
 from lettermta.interfaces import ISpool, NotStored
@@ -47,7 +47,7 @@ class ReportMail:
             id=identifier,
             project_id=project.id,
             project=project.slug,
-            route_id=unguarded(route.id),
+            route_id=with_care(route.id, Care.WHATEVER_TLS),
             route=route.slug,
             sender="",
             recipients=tuple(Recipient(address, _NEVER) for address in recipients),

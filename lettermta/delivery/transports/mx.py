@@ -56,6 +56,10 @@ class MXTransport:
     """Where channels come from; None: as the system chooses."""
     receiver: str = ""
     """What warm-up plans call this exchange."""
+    require_tls: bool = field(default=False, kw_only=True)
+    """A host counts only if mail with REQUIRETLS may go there: the next one is tried, and it is for good when none does (RFC 8689
+    section 4.2.1).
+    """
     shuffle: Callable[[list[str]], None] = random.shuffle
     connector: Connector | None = field(default=None, kw_only=True)
     """What opens sessions, where it is not to be made from the settings."""
@@ -90,6 +94,7 @@ class MXTransport:
             return await self._session(self._reachable(self.exchange.domain, self._literal()))
         policy = None if self.policies is None else await self.policies.of_domain(self.exchange.domain, self.settings.tls)
         last: Unreachable | None = None
+        lacking: Unreachable | None = None
         tried = 0
         for host in self._hosts():
             try:
@@ -105,12 +110,18 @@ class MXTransport:
                 raise last or self._loop()
             tried += len(targets)
             try:
-                return await self._connector.first(targets, asked, last)
+                session = await self._connector.first(targets, asked, last)
             except Unreachable as error:
                 last = temporary(error)
+            else:
+                if not self.require_tls or (reply := session.no_require_tls()) is None:
+                    return session
+                lacking = Unreachable(reply, host=host)
+                lacking.details = session.details
+                session.close()
             if tried >= MOST_ADDRESSES:
                 break
-        raise last or Unreachable(Reply(451, "4.4.4", f"No host of {self.exchange.domain} has an address"))
+        raise last or lacking or Unreachable(Reply(451, "4.4.4", f"No host of {self.exchange.domain} has an address"))
 
     def _reachable(self, host: str, targets: Sequence[Target]) -> list[Target]:
         """Those of a family that our source has."""

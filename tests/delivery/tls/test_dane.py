@@ -263,6 +263,25 @@ class DANEOverLoopback(Receivers):
             assert (await self.sent(self.transport(port, trust=trust), require_tls=True))[0] == code
             assert [message.parameters for message in mx.messages] == ["REQUIRETLS"] * (code == DELIVERED)
 
+    async def test_requiretls_goes_on_to_the_next_host_and_fails_when_there_is_none(self) -> None:
+        """RFC 8689 section 4.2.1: each host is tried; other mail may use the first one."""
+        server = alone("mx.in.test")
+        first, port = self.mx(server)
+        second = RemoteMX(tls=ServerTLS(server.write(self.directory / "second.pem")), extensions=("REQUIRETLS",))
+        second.listen(self.reactor, port, "127.0.0.2")
+        self.addCleanup(second.stop)
+        self.zone(port, server.tlsa(3, 1, 1), in_test={"MX": [(10, "mx.in.test"), (20, "second.in.test")]})
+        self.dns.set("second.in.test", {"A": ["127.0.0.2"], "secure": True})
+        self.dns.set(f"_{port}._tcp.second.in.test", {"TLSA": [str(server.tlsa(3, 1, 1))], "secure": True})
+        strict = evolve(self.transport(port), require_tls=True)
+        assert await self.sent(strict, require_tls=True) == (DELIVERED, "dane", "verified")
+        assert [(mx.count, mx.connections) for mx in (first, second)] == [(0, 1), (1, 1)]
+        second.extensions = []
+        error = await self.assertFailure(strict.open(), Unreachable)
+        assert str(error.reply).startswith("550 5.7.30 REQUIRETLS support required: ") and "doesn't offer it" in str(error.reply)
+        await second.stop()
+        assert (await self.refused(strict)).startswith("451 4.4.1"), "one that can't be reached now may do it later"
+
     async def test_requiretls_does_not_go_where_mx_records_are_not_signed(self) -> None:
         authority = root()
         trust = authority.write(self.directory / "root.pem")

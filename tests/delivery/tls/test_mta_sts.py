@@ -105,6 +105,15 @@ def test_a_known_policy_holds_although_its_announcement_is_gone(world: World, re
     assert world.mode() == "enforce"
 
 
+def test_servers_that_would_not_tell_are_not_asked_at_every_connection(world: World) -> None:
+    world.record = SERVFAIL
+    world.discovered()
+    world.record = "v=STSv1; id=1;"
+    assert world.mode() is None
+    world.clock.advance(PAUSE_SECONDS)
+    assert world.mode() == "enforce"
+
+
 def test_another_id_means_another_policy(world: World) -> None:
     world.mode()
     world.record, world.page = "v=STSv1; id=2;", policy("testing")

@@ -20,7 +20,7 @@ from twisted.internet.task import Clock
 from zope.interface import implementer
 
 from lettermta.accounts.directory import Directory
-from lettermta.accounts.model import guarded, is_unguarded
+from lettermta.accounts.model import Care, care_of, without_care
 from lettermta.accounts.store import AccountStore
 from lettermta.delivery.dns_cache import Answer as Records
 from lettermta.delivery.dns_wire import Server, TryFailed
@@ -326,9 +326,9 @@ def test_a_report_by_mail_is_of_the_project_that_can_sign_it(tmp_path: Path) -> 
     assert done == [None]
     [entry] = listener.entries
     assert (entry.sender, [each.address for each in entry.recipients]) == ("", ["reports@in.test"])
-    assert is_unguarded(entry.lane.route_id)
+    assert care_of(entry.lane.route_id) is Care.WHATEVER_TLS
     route = directory.route_by_id(entry.lane.route_id)
-    assert route is not None and route.id == guarded(entry.lane.route_id) and route.slug == "outgoing"
+    assert route is not None and route.id == without_care(entry.lane.route_id) and route.slug == "outgoing"
     contents: list[Any] = []
     spool.load(entry).addCallback(lambda content: contents.append(content.whole()))
     message = message_from_bytes(contents[0], policy=default)
