@@ -49,7 +49,8 @@ relayhost = ${RELAY}
   indented. A path with a blank in it can't stand in a list.
 - **Durations** are a number with its unit: `500ms`, `30s`, `5m`, `4h`, `5d`. **Sizes** are octets, or a number with `KB`, `MB` or `GB`,
   which count by 1024: `25MB` is 26214400.
-- **`${NAME}`** in a value stands for that environment variable, which must be set. Its content is never shown in an error.
+- **`${NAME}`** in a value stands for that environment variable, which must be set, also for the tools: they read the same file. Its
+  content is never shown in an error.
 - **Relative paths** start from the folder of the file.
 - **Names** of sections and keys are in lower case. Nothing is ignored: what is unknown, double, missing or malformed, in whatever section,
   keeps lettermta from starting. Every fault is listed at once with file, line, section, key and what was expected:

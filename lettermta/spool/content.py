@@ -175,7 +175,10 @@ class SpoolContent:
             return
         assert self.file is not None
         pieces, self._pieces, self._pending = self._pieces, [], 0
-        await self._in_turn(self._append, self.file, pieces)
+        # Who reads may be canceled, what is being written may not: else the turn would be over while a thread still writes.
+        written: Deferred[None] = Deferred()
+        self._in_turn(self._append, self.file, pieces).addCallbacks(written.callback, written.errback)
+        await written
         async for piece in _pieces(self._files.path(self.file), self._threaded):
             yield piece
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +210,32 @@ def test_a_body_can_be_looked_at_before_it_is_stored_and_as_often_as_wanted(file
         assert max(map(len, pieces)) <= PIECE
     fired(content.sync())
     assert stored(files, content) == data
+
+
+@pytest.mark.parametrize("begun", [0, 1, 2], ids=["while an earlier piece is written", "while the last one is", "while it is read"])
+def test_a_look_that_is_broken_off_leaves_the_content_whole(files: BodyFiles, threads: Threads, begun: int) -> None:
+    """What a policy that took too long was reading goes out as it came, if it goes out."""
+    data = large(PIECE + 200_000)
+    content = SpoolContent(files, threads)
+    threads.held = True
+    content.write(data[: PIECE + 100_000])
+    content.write(data[PIECE + 100_000 :])
+
+    async def look() -> None:
+        async for _ in content.body_pieces():
+            pass
+
+    looking = Deferred.fromCoroutine(look())
+    for _ in range(begun):
+        threads.run_one()
+    looking.addErrback(lambda _: None)
+    looking.cancel()
+    synced = content.sync()
+    while threads.waiting:
+        threads.run_one()
+    fired(synced)
+    assert stored(files, content) == data
+    assert content.file_checksum == zlib.crc32(data.partition(b"\r\n\r\n")[2])
 
 
 def test_a_file_is_synced_and_then_its_directory(files: BodyFiles, threads: Threads, monkeypatch: pytest.MonkeyPatch) -> None:
