@@ -68,12 +68,18 @@ def sender_term(hostname: str) -> str:
     """The term of an SPF record that permits a host (RFC 7208 section 5), which may be an address literal (RFC 5321 section 4.1.3)."""
     if not hostname.startswith("["):
         return f"a:{hostname}"
-    address = hostname.strip("[]").removeprefix("IPv6:")
+    return address_term(hostname.strip("[]").removeprefix("IPv6:"))
+
+
+def address_term(address: str) -> str:
+    """The term of an SPF record that permits an address."""
     return f"ip6:{address}" if ":" in address else f"ip4:{address}"
 
 
-def dns_records(domain: Domain, keys: Sequence[DomainKey], project: Project, hostname: str, bounce_host: str) -> Sequence[DNSRecord]:
-    """The records of a domain: ``hostname`` sends its mail, ``bounce_host`` takes its bounces."""
+def dns_records(
+    domain: Domain, keys: Sequence[DomainKey], project: Project, hostname: str, bounce_host: str, sources: Sequence[str] = ()
+) -> Sequence[DNSRecord]:
+    """The records of a domain: ``hostname`` sends its mail, from these ``sources`` too, and ``bounce_host`` takes its bounces."""
     dkim = [
         DNSRecord(
             Purpose.DKIM,
@@ -87,10 +93,11 @@ def dns_records(domain: Domain, keys: Sequence[DomainKey], project: Project, hos
     ]
     # Alignment of SPF stays relaxed (the default): the return path is below the domain.
     strict = "; adkim=s" if project.alignment is Alignment.STRICT else ""
+    terms = " ".join(dict.fromkeys([sender_term(hostname), *map(address_term, sources)]))
     path = DNSRecord(Purpose.RETURN_PATH, return_path(domain.name), "CNAME", bounce_host, domain.return_path_verified)
     return [
         *dkim,
         *([] if bounce_host.startswith("[") else [path]),  # there is no alias of an address
         DNSRecord(Purpose.DMARC, f"_dmarc.{domain.name}", "TXT", f"v=DMARC1; p=none{strict}", domain.dmarc_verified),
-        DNSRecord(Purpose.SPF, domain.name, "TXT", f"v=spf1 {sender_term(hostname)} ~all", domain.spf_verified),
+        DNSRecord(Purpose.SPF, domain.name, "TXT", f"v=spf1 {terms} ~all", domain.spf_verified),
     ]

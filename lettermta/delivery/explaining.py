@@ -55,6 +55,7 @@ class Explainer:
             "transport": self._transport(route),
             "fault": fault,
             "mx": hosts,
+            "sources": _sources(transport) if isinstance(transport, MXTransport) else None,
             "destination": {"key": way.key, "flow": way.flow},
             "limits": None if fault else _limits(way),
             "schedule": self.routing.schedule_of(lane).delays,
@@ -113,6 +114,19 @@ class Explainer:
             "keys": keys,
             "return_path": return_path(name) if domain is not None and domain.uses_return_path(self.takes_returns) else None,
         }
+
+
+def _sources(transport: MXTransport) -> Shown | None:
+    """The pool and its addresses; None where the system chooses."""
+    pool = transport.pool
+    if pool is None:
+        return None
+    shown = []
+    for source in pool.sources:
+        new = source.plan is not None and not pool.warm_up.over(source.name, source.plan)
+        plan = pool.warm_up.look(source.name, source.plan, transport.receiver) if new and source.plan is not None else None
+        shown.append({"name": source.name, "addresses": source.addresses, "hostname": source.hostname, "warm_up": plan})
+    return {"pool": pool.name, "sources": shown}
 
 
 def _limits(way: Way) -> Shown:

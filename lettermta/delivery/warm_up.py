@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -78,6 +78,15 @@ class WarmUp:
     def over(self, source: str, plan: Plan) -> bool:
         """Whether the source is through its plan."""
         return self._number(source, plan) >= len(plan.days)
+
+    def look(self, source: str, plan: Plan, receiver: str) -> Mapping[str, int]:
+        """How a plan stands for a receiver, without granting anything: the day of it (0: not begun), of how many, what it allows and what
+        of that was granted.
+        """
+        number = self._number(source, plan)
+        a_day = plan.days[number] if 0 <= number < len(plan.days) else 0
+        counts = self._sent.get(source, {})
+        return {"day": max(number + 1, 0), "days": len(plan.days), "a_day": a_day, "granted": counts.get(self._key(counts, receiver), 0)}
 
     async def reserve(self, source: str, plan: Plan, receiver: str) -> int:
         """How many messages may go to ``receiver`` now; on record when it fires."""

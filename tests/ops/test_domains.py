@@ -99,6 +99,13 @@ def test_a_project_of_strict_alignment_says_so_in_its_dmarc_hint(run: Run) -> No
     assert records[3]["value"] == "v=DMARC1; p=none; adkim=s"
 
 
+def test_the_spf_hint_permits_the_sources_that_mail_leaves_from(run: Run, tmp_path: Path) -> None:
+    config = tmp_path / "mta.ini"
+    config.write_text(CONFIG + "[source a]\naddresses = 8.8.8.8, 2606:4700::1111\n[source b]\naddresses = 10.0.0.7\n")
+    records = run("domain", "create", *DOMAIN, "--json").records
+    assert records[-1]["value"] == "v=spf1 a:mta.test ip4:8.8.8.8 ip6:2606:4700::1111 ~all", "private addresses are nobody else's business"
+
+
 def test_a_host_without_a_name_is_permitted_by_its_address(run: Run, tmp_path: Path) -> None:
     config = tmp_path / "mta.ini"
     config.write_text(CONFIG.replace("hostname = mta.test", "hostname = [IPv6:2001:db8::1]").replace("bounce_host = bounces.test", ""))

@@ -15,7 +15,7 @@ from tests.system.site import FIRST, MX, Daemon, Site, mail
 @pytest.fixture(scope="module")
 def daemon(site: Site) -> Iterator[Daemon]:
     site.receiver(MX)
-    daemon = site.daemon("explained", {"shaping example.test": {"connections": "3", "rate": "100/m"}})
+    daemon = site.daemon("explained", {"shaping example.test": {"connections": "3", "rate": "100/m", "idle_time": "5m"}})
     daemon.admin("domain", "create", "--project", "demo", "sender.test")
     daemon.start()
     yield daemon
@@ -91,6 +91,22 @@ def test_the_route_decides(daemon: Daemon) -> None:
 @pytest.mark.parametrize("address", ["example.test", "you@", "@example.test", ""])
 def test_what_is_no_address_is_refused(daemon: Daemon, address: str) -> None:
     assert daemon.tool("lettermta-admin", "explain", address, check=False).returncode == os.EX_DATAERR
+
+
+def test_where_mail_would_leave_from_is_told(site: Site) -> None:
+    pools = {
+        "source old": {"addresses": "127.0.0.51", "hostname": "old.sender.test"},
+        "source new": {"addresses": "127.0.0.52", "warm_up": "5, 10"},
+        "pool main": {"sources": "old, new"},
+        "delivery": {"pool": "main"},
+    }
+    daemon = site.daemon("pooled", pools)
+    told = explained(daemon, "you@example.test")["sources"]
+    assert told["pool"] == "main"
+    old, new = told["sources"]
+    assert (old["addresses"], old["hostname"], old["warm_up"]) == (["127.0.0.51"], "old.sender.test", None)
+    assert (new["hostname"], new["warm_up"]) == ("mta.sender.test", {"day": 1, "days": 2, "a_day": 5, "granted": 0})
+    assert "127.0.0.52 as mta.sender.test, new: day 1 of 2, 0 of 5 messages" in daemon.admin("explain", "you@example.test")
 
 
 def test_without_a_daemon_all_but_the_state_is_told(site: Site) -> None:

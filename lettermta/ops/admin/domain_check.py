@@ -15,7 +15,7 @@ from typing import Any
 import dns.rdatatype
 from attrs import evolve, frozen
 
-from lettermta.accounts.dns_records import DNSRecord, Purpose, sender_term
+from lettermta.accounts.dns_records import DNSRecord, Purpose, address_term, sender_term
 from lettermta.accounts.model import Domain, KeyState
 from lettermta.accounts.store import AccountStore
 from lettermta.delivery.resolver import NoSuchDomain, Resolver, TemporaryDNSFailure
@@ -45,11 +45,13 @@ class Check:
     """What is wrong with it, or why it isn't known."""
 
 
-async def check(resolver: Resolver, record: DNSRecord, hostname: str) -> Check:
-    """Look one record up; ``hostname`` is the host that sends."""
-    judge = {Purpose.DKIM: _dkim, Purpose.RETURN_PATH: _return_path, Purpose.DMARC: _dmarc, Purpose.SPF: _spf}[record.purpose]
+async def check(resolver: Resolver, record: DNSRecord, hostname: str, sources: Sequence[str] = ()) -> Check:
+    """Look one record up; ``hostname`` is the host that sends, from these ``sources`` too."""
+    judge = {Purpose.DKIM: _dkim, Purpose.RETURN_PATH: _return_path, Purpose.DMARC: _dmarc}
     try:
-        return await judge(resolver, record, hostname)
+        if record.purpose is Purpose.SPF:
+            return await _spf(resolver, record, hostname, sources)
+        return await judge[record.purpose](resolver, record)
     except TemporaryDNSFailure as fault:
         return Check(record, Finding.UNKNOWN, why=str(fault))
 
@@ -77,7 +79,7 @@ def all_waiting_found(checks: Sequence[Check]) -> bool:
     return bool(waiting) and all(each.finding is Finding.FOUND for each in waiting)
 
 
-async def _dkim(resolver: Resolver, record: DNSRecord, _: str) -> Check:
+async def _dkim(resolver: Resolver, record: DNSRecord) -> Check:
     """RFC 6376 section 3.6.1."""
     texts = await _texts(resolver, record.name)
     assert record.key is not None
@@ -101,7 +103,7 @@ async def _dkim(resolver: Resolver, record: DNSRecord, _: str) -> Check:
     return Check(record, Finding.WRONG if wrong else Finding.FOUND, texts, wrong)
 
 
-async def _return_path(resolver: Resolver, record: DNSRecord, _: str) -> Check:
+async def _return_path(resolver: Resolver, record: DNSRecord) -> Check:
     """An alias of the bounce host, or a domain whose MX it is, where a provider can't do the former."""
     targets = await _records(resolver, record.name, dns.rdatatype.CNAME)
     aliases = tuple(_name(target.target) for target in targets)
@@ -118,7 +120,7 @@ async def _return_path(resolver: Resolver, record: DNSRecord, _: str) -> Check:
     return Check(record, Finding.FOUND if good else Finding.WRONG, hosts, "" if good else "its MX is another host")
 
 
-async def _dmarc(resolver: Resolver, record: DNSRecord, _: str) -> Check:
+async def _dmarc(resolver: Resolver, record: DNSRecord) -> Check:
     """Its own record or, failing that, that of a domain above it (RFC 7489 section 6.6.3)."""
     name = record.name.removeprefix("_dmarc.")
     while "." in name:
@@ -134,7 +136,7 @@ async def _dmarc(resolver: Resolver, record: DNSRecord, _: str) -> Check:
     return Check(record, Finding.MISSING)
 
 
-async def _spf(resolver: Resolver, record: DNSRecord, hostname: str) -> Check:
+async def _spf(resolver: Resolver, record: DNSRecord, hostname: str, sources: Sequence[str]) -> Check:
     """Whether the domain's one record permits the host that sends, at each of its addresses (RFC 7208)."""
     texts = await _spf_texts(resolver, record.name)
     if not texts:
@@ -142,10 +144,12 @@ async def _spf(resolver: Resolver, record: DNSRecord, hostname: str) -> Check:
     if len(texts) > 1:
         return Check(record, Finding.WRONG, texts, "there is more than one record")
     terms = texts[0].lower().split()[1:]
-    if sender_term(hostname).lower() in [term.lstrip("+") for term in terms]:
+    named = {term.lstrip("+") for term in terms}
+    if named.issuperset([sender_term(hostname).lower(), *map(address_term, sources)]):
         return Check(record, Finding.FOUND, texts)
     literal = hostname.startswith("[")
-    addresses = [hostname.strip("[]").removeprefix("IPv6:")] if literal else await _addresses(resolver, hostname)
+    own = [hostname.strip("[]").removeprefix("IPv6:")] if literal else await _addresses(resolver, hostname)
+    addresses = [*own, *sources]
     search = _SPFSearch(resolver)
     outside = [address for address in addresses if not await search.permits(record.name, terms, address)]
     if addresses and not outside:

@@ -6,6 +6,7 @@ import argparse
 import json
 import time
 from collections.abc import Sequence
+from ipaddress import ip_address
 from typing import Any
 
 from attrs import evolve
@@ -15,6 +16,7 @@ from lettermta.accounts.dns_records import DNSRecord, dns_records
 from lettermta.accounts.model import Domain, DomainKey, KeyState, ReturnPathUse
 from lettermta.accounts.shown import shown_domain, shown_record
 from lettermta.accounts.store import AccountStore
+from lettermta.config import Config
 from lettermta.ops.admin.commands import Commands
 from lettermta.ops.admin.domain_check import Check, Finding, all_waiting_found, check, note
 from lettermta.ops.admin.given import Unmet, Unsettled, confirm
@@ -76,7 +78,8 @@ def _verify(args: argparse.Namespace, store: AccountStore) -> None:
 
     async def look_up(reactor: Any) -> Sequence[Check]:
         asked = make_resolver(args.settings, reactor)
-        checking = [Deferred.fromCoroutine(check(asked, record, args.settings.mta.hostname)) for record in records]
+        sources = _sources(args.settings)
+        checking = [Deferred.fromCoroutine(check(asked, record, args.settings.mta.hostname, sources)) for record in records]
         return await gatherResults(checking)
 
     checks = run(look_up)
@@ -145,10 +148,15 @@ def _delete(args: argparse.Namespace, store: AccountStore) -> None:
 
 def records_of(args: argparse.Namespace, store: AccountStore, domain: Domain, keys: Sequence[DomainKey]) -> Sequence[DNSRecord]:
     """The records that the domain is to have, by what the configuration says of this machine."""
-    settings = args.settings
-    return dns_records(
-        domain, keys, store.project(args.project), settings.mta.hostname, settings.delivery.bounce_host or settings.mta.hostname
-    )
+    hostname = args.settings.mta.hostname
+    bounce_host = args.settings.delivery.bounce_host or hostname
+    return dns_records(domain, keys, store.project(args.project), hostname, bounce_host, _sources(args.settings))
+
+
+def _sources(settings: Config) -> Sequence[str]:
+    """The public addresses that mail leaves from by the configuration."""
+    addresses = [*settings.delivery.source_addresses, *(address for source in settings.sources for address in source.addresses)]
+    return [address for address in dict.fromkeys(addresses) if ip_address(address).is_global]
 
 
 def purpose_of(record: DNSRecord) -> str:

@@ -139,6 +139,8 @@ def _screen(told: Told) -> Iterator[str]:
         yield from _lines("way", [told["fault"]])
     for number, host in enumerate(told["mx"]):
         yield from _lines("" if number else "hosts", _host(host))
+    if told["sources"]:
+        yield from _lines("sources", [f"pool {told['sources']['pool']}", *map(_source, told["sources"]["sources"])])
     if told["limits"]:
         yield from _lines("destination", _destination(told["destination"]))
         yield from _lines("limits", [_limits(told["limits"])])
@@ -167,6 +169,13 @@ def _host(host: Mapping[str, Any]) -> list[str]:
         if tls["fault"]:
             lines.append(f"   but {tls['fault']}")
     return lines
+
+
+def _source(source: Mapping[str, Any]) -> str:
+    text = f"  {', '.join(source['addresses'])} as {source['hostname']}"
+    if plan := source["warm_up"]:
+        text += f", new: day {plan['day']} of {plan['days']}, {plan['granted']} of {plan['a_day']} messages for this receiver"
+    return text
 
 
 def _destination(destination: Told) -> list[str]:
