@@ -279,11 +279,11 @@ def test_how_tls_went_is_on_record_when_the_daemon_has_stopped(daemon: Daemon, s
         first_attempt(daemon, identifier)
     daemon.stop()
 
+    kept = {each.domain: each for each in DayFiles(daemon.directory / "state" / FOLDER).load(day_of(time.time()))}
+
     def told(domain: str) -> tuple[str, int, list[str]]:
-        report = json.loads(daemon.admin("tlsrpt", "show", "--json", domain))
-        [policy] = report["policies"]
-        failures = [each["result-type"] for each in policy.get("failure-details", ())]
-        return policy["policy"]["policy-type"], policy["summary"]["total-successful-session-count"], failures
+        [(reported, tally)] = kept[domain].policies.items()
+        return reported.type, tally.successes, [failed.result for failed in tally.failures]
 
     assert told(f"ee.{SIGNED}") == ("tlsa", 1, [])
     assert told(f"wrong.{SIGNED}") == ("tlsa", 0, ["validation-failure"])
@@ -299,6 +299,8 @@ def test_how_tls_went_is_on_record_when_the_daemon_has_stopped(daemon: Daemon, s
     assert told(f"web-wrong.{PLAIN}") == ("sts", 0, ["sts-webpki-invalid"])
     assert told(f"no-policy.{PLAIN}") == ("sts", 0, ["sts-policy-invalid"])
     assert told(f"none.{PLAIN}") == ("no-policy-found", 1, [])
+    report = json.loads(daemon.admin("tlsrpt", "show", f"testing-wrong.{PLAIN}"))
+    assert report["policies"][0]["failure-details"][0]["receiving-mx-hostname"] == f"mx.testing-wrong.{PLAIN}"
     assert f"testing-wrong.{PLAIN}" in daemon.admin("tlsrpt", "list")
     missing = daemon.tool("lettermta-admin", "tlsrpt", "show", "gone.test", check=False)
     assert missing.returncode == os.EX_NOUSER and "nothing is known" in missing.stderr

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import os
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,8 @@ class Ledger:
                 await self._in_thread(self._files.forget, day)
                 continue
             found = await self._in_thread(lambda day=day: list(self._files.load(day)))
+            if day < day_of(self._now()) and all(each.fate for each in found):
+                continue  # nothing is to be made of it any more
             self._days[day] = {each.domain: each for each in found}
             self._changed[day] = set(self._days[day])
 
@@ -143,6 +146,13 @@ class Ledger:
             if day < oldest:
                 self._days.pop(day, None)
                 await self._in_thread(self._files.forget, day)
+
+
+@lru_cache(maxsize=16)
+def end_of(day: str) -> float:
+    """When a day is over, in seconds since the epoch."""
+    begin = datetime.datetime.combine(datetime.date.fromisoformat(day), datetime.time(), datetime.UTC)
+    return begin.timestamp() + 86_400
 
 
 def day_of(moment: float) -> str:

@@ -41,11 +41,6 @@ class Report:
         return f"{self.day}_{self.domain.domain}@{self.submitter.name}"
 
     @property
-    def ends(self) -> float:
-        """When its day is over, in seconds since the epoch."""
-        return self._span()[1].timestamp() + 1
-
-    @property
     def filename(self) -> str:
         """Section 5.1."""
         begin, end = (int(moment.timestamp()) for moment in self._span())

@@ -24,9 +24,8 @@ from lettermta import metrics
 from lettermta.delivery.resolver import DNSFailure, NoSuchDomain
 from lettermta.delivery.tls.dane import Lookups
 from lettermta.delivery.tls.https import HTTPSClient, HTTPSFailed
-from lettermta.delivery.tls.ledger import Ledger, day_of
+from lettermta.delivery.tls.ledger import Ledger, day_of, end_of
 from lettermta.delivery.tls.report_text import MEDIA_TYPE, Report, Submitter
-from lettermta.delivery.tls.tally import DomainDay
 
 LOOK_SECONDS = 60.0
 """How often what was counted is written, and what is due is looked for."""
@@ -97,6 +96,7 @@ class TLSReports:
         self._https = https
         self._mailer = mailer
         self._submitter = submitter
+        self._clock = clock
         self._now = now
         self._later: dict[tuple[str, str], float] = {}
         self._looking = LoopingCall(self._look)
@@ -110,10 +110,11 @@ class TLSReports:
         self._looking.start(LOOK_SECONDS).addErrback(self._failed)
 
     async def stop(self) -> None:
-        """Finish the report in hand, and write what was counted."""
+        """Leave the report in hand for later, and write what was counted."""
         self._stopping = True
         if self._looking.running:
             self._looking.stop()
+        self._round.cancel()
         await self._round
         await self._ledger.flush()
 
@@ -125,24 +126,27 @@ class TLSReports:
         return self._round
 
     def _not_done(self, failure: Failure) -> None:
-        self.log.failure("reports on TLS: trying again in a minute", failure=failure)
+        if not self._stopping:
+            self.log.failure("reports on TLS: trying again in a minute", failure=failure)
 
     async def _work(self) -> None:
+        await self._ledger.flush()
+        ends = self._clock.seconds() + LOOK_SECONDS
         for day, domain in self._ledger.waiting():
-            if self._stopping:
-                break
+            if self._stopping or self._clock.seconds() > ends:
+                break  # what is counted has to be written between
             if self._submitter is None:
                 self._ledger.settle(day, domain, "not sent: [delivery] tls_report_from is empty")
             elif self._due(day, domain.domain) <= self._now():
                 await self._report(Report(self._submitter, day, domain))
-        await self._ledger.flush()
+        if not self._stopping:
+            await self._ledger.flush()
 
     def _due(self, day: str, domain: str) -> float:
         later = self._later.get((day, domain))
         if later is not None:
             return later
-        ends = Report(Submitter("", "", ""), day, DomainDay(domain)).ends
-        return ends + zlib.crc32(domain.encode()) % SPREAD_SECONDS
+        return end_of(day) + zlib.crc32(domain.encode()) % SPREAD_SECONDS
 
     async def _report(self, report: Report) -> None:
         domain = report.domain.domain

@@ -15,7 +15,7 @@ import pytest
 from dns.rdata import from_text
 from dns.rdataclass import IN
 from dns.rdatatype import TXT, RdataType
-from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred, succeed
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
@@ -271,6 +271,23 @@ def test_memory_is_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> Non
     [tally] = kept["0.test"].policies.values()
     assert len(tally.failures) == MOST_KINDS + 1 and tally.failures[Failed("certificate-expired")] == 50
     assert len(kept["1.test"].policies) == 20 and sum(each.successes for each in kept["1.test"].policies.values()) == 51
+
+
+def test_a_server_that_does_not_answer_holds_up_no_stop(world: World) -> None:
+    count(world)
+    world.record = "v=TLSRPTv1; rua=https://in.test/tlsrpt"
+    waiting: Deferred[Answer] = Deferred()
+
+    async def post(url: str, media_type: str, body: bytes) -> Answer:
+        try:
+            return await waiting
+        except CancelledError:
+            raise HTTPSFailed("it took too long") from None
+
+    world.post = post  # type: ignore[method-assign]
+    world.pass_midnight()
+    world.stop()
+    assert world.kept()["in.test"].fate == ""
 
 
 @pytest.mark.parametrize(
