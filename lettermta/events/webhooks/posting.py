@@ -7,8 +7,8 @@ Never fails: whatever happens is an answer, within :data:`~Poster.time_limit` se
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar
 
 from attrs import evolve
 from OpenSSL import SSL
@@ -43,6 +43,16 @@ MOST_BODY = 65_536
 """Octets of an answer's body that are read."""
 
 _USER_AGENT = f"lettermta/{__version__}"
+
+
+class _Fields(Headers):
+    """Header fields that go out spelt as the two schemes write them; Twisted would capitalise each word."""
+
+    _SPELT: ClassVar = {name.title().encode(): name.encode() for name in ("webhook-id", "webhook-timestamp", "webhook-signature")}
+
+    def getAllRawHeaders(self) -> Iterator[tuple[bytes, Sequence[bytes]]]:
+        """See Headers."""
+        return ((self._SPELT.get(name, name), values) for name, values in super().getAllRawHeaders())
 
 
 class Poster:
@@ -81,7 +91,7 @@ class Poster:
 
     async def _post(self, webhook: Webhook, delivery: Delivery) -> Answer:
         made = headers(webhook, delivery.event_id, delivery.event, delivery.payload, delivery.attempt, self._now())
-        fields = Headers({name.encode(): [value.encode()] for name, value in made.items()})
+        fields = _Fields({name.encode(): [value.encode()] for name, value in made.items()})
         fields.addRawHeader(b"User-Agent", _USER_AGENT.encode())
         response = await self._request(webhook.url.encode("ascii"), fields, delivery.payload)
         taken = _Taken()

@@ -40,6 +40,8 @@ class Request:
     body: bytes
     at: float
     connection: int
+    names: Sequence[str]
+    """Of the header fields, as they were spelt."""
 
     @property
     def id(self) -> str:
@@ -91,7 +93,8 @@ class Wire(StringTransport):
             if len(self._got) < end + 4 + size:
                 return
             body, self._got = self._got[end + 4 : end + 4 + size], self._got[end + 4 + size :]
-            request = Request(lines[0].split(" ")[1], fields, body, self.place.seconds(), self.number)
+            names = [line.partition(":")[0] for line in lines[1:]]
+            request = Request(lines[0].split(" ")[1], fields, body, self.place.seconds(), self.number, names)
             self.host.requests.append(request)
             self.host.answering(request, self)
 

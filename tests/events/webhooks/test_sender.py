@@ -36,6 +36,8 @@ def test_an_event_is_posted_as_it_stands_over_one_connection(place: Place) -> No
     request = host.requests[1]
     assert (request.path, request.headers["host"], request.headers["x-lettermint-event"]) == ("/hook?a=1", f"{HOST}:8080", "message.sent")
     assert request.headers["content-type"] == "application/json"
+    assert {"X-Lettermint-Signature", "X-Lettermint-Event", "X-Lettermint-Delivery", "X-Lettermint-Attempt"} <= set(request.names)
+    assert {"webhook-id", "webhook-timestamp", "webhook-signature"} <= set(request.names)
     key = base64.b64decode(webhook.secret[6:])
     signed = f"{told[1].id}.{int(NOW)}.".encode() + told[1].payload
     assert request.headers["webhook-signature"] == "v1," + base64.b64encode(hmac.digest(key, signed, "sha256")).decode()
