@@ -29,6 +29,8 @@ from lettermta.delivery.way import Elsewhere
 from lettermta.interfaces import IChannel, IStoredContent, ITransport
 from lettermta.message import QueueEntry, Reply, Unreachable, Verdict
 
+CROWD = 1_000
+"""Lanes of one destination that are too many to hold a window of each."""
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """Seconds before a destination that could not be reached is probed again: the first pause, doubled each time up to the longest."""
 
@@ -147,18 +149,31 @@ class Destination:
 
     @property
     def in_doubt(self) -> bool:
-        """Whether mail waits for it that may wait for long: no channel leads to it, or its flow is held back."""
-        return bool(self._lanes) and (not self._channels or self.flow.held_back)
+        """Whether mail waits for it that may wait for long: no channel leads to it, its flow is held back, or there is a crowd."""
+        return bool(self._lanes) and (not self._channels or self.flow.held_back or self.crowded)
+
+    @property
+    def crowded(self) -> bool:
+        """Whether more lanes wait than all of memory has room for a window of."""
+        return len(self._lanes) > CROWD
 
     @property
     def failing(self) -> bool:
         """Whether it could not be reached when that was last tried, or lets less through than there is."""
-        return (self._pause > 0 and not self._channels) or self.flow.held_back
+        return (self._pause > 0 and not self._channels) or self.flow.held_back or self.crowded
 
-    def shed(self, keep: int) -> int:
-        """Leave what waits here to the spool, but for about ``keep`` entries and one of each lane; returns how many were left."""
+    def shed(self, keep: int) -> tuple[int, list[LaneQueue]]:
+        """Leave what waits here to the spool, but for about ``keep`` entries of as many lanes as that makes.
+
+        Returns how many were left, and the lanes that have nothing here any more.
+        """
         each = max(keep // len(self._lanes), 1)
-        return sum([lane.shed(each) for lane in self._lanes])
+        lanes = list(self._lanes)
+        left = sum([lane.shed(each) for lane in lanes[:keep]])
+        for lane in lanes[keep:]:
+            left += lane.shed(0)
+            self.withdraw(lane)
+        return left, lanes[keep:]
 
     def offer(self, lane: LaneQueue) -> None:
         """Serve a lane that has entries waiting."""

@@ -42,6 +42,10 @@ class LaneQueue:
         """Entries that may wait here at once."""
         self.way: str | None = None
         """The name of the destination in whose round the lane is; None while nothing waits."""
+        self.flow: str | None = None
+        """The name of the flow of its last destination."""
+        self.called = False
+        """Its turn has come although its receiver has a crowd."""
         self._waiting: deque[QueueEntry] = deque()
         self._lowest = LOWEST
         """The priority of the last entry that waits."""

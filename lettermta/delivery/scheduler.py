@@ -8,7 +8,7 @@ for its time nothing is held but that time.
 from __future__ import annotations
 
 import heapq
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from twisted.internet.defer import Deferred, gatherResults
@@ -22,7 +22,9 @@ from lettermta.delivery.budget import ChannelBudget
 from lettermta.delivery.classes import Classifier
 from lettermta.delivery.clock_watch import ClockWatch
 from lettermta.delivery.counting import count_attempt, count_recorded
+from lettermta.delivery.crowds import Crowds
 from lettermta.delivery.destination import NOTHING, Destination, Trace
+from lettermta.delivery.exchange import LOOK_UP
 from lettermta.delivery.flow import Flows
 from lettermta.delivery.judge import Classify, ScheduleOf, judge
 from lettermta.delivery.lane import WINDOW, Hand, LaneQueue
@@ -43,6 +45,10 @@ MAX_CHANNELS = 500
 """Channels of all destinations together."""
 STOP_SECONDS = 10.0
 """How long attempts under way may take to finish when the daemon stops."""
+LEAST_HELD, MOST_HELD = 5.0, 120.0
+"""Seconds after which a lane that waits in a crowd is fetched although nobody called it: the longer, the more of them wait."""
+HELD_A_SECOND = 100
+"""How many of those there are to be in a second, as long as that is within the bounds."""
 LOOK_AGAIN_SECONDS = 5.0
 """When recipients of a lane are under way by another one, it is looked at again after this."""
 RECORD_AGAIN_SECONDS = 5.0
@@ -92,6 +98,7 @@ class Scheduler:
         self._destinations: dict[str, Destination] = {}
         self._flows = Flows(throttles or ThrottleRules(), clock)
         self._hungry: OrderedDict[Lane, None] = OrderedDict()
+        self._crowds = Crowds()
         self._hand = 0
         self._share = WINDOW
         """The window of a lane whose destination can't be reached."""
@@ -150,7 +157,11 @@ class Scheduler:
             lane = self._lane(entry.lane)
             # What is asked for now may be in the answer too: then it is taken from there.
             left = lane.more or lane.full or lane.asking
-            if (left and not lane.passes(entry)) or (self._hand >= LARGEST_HAND and not self._make_room()):
+            if (
+                (left and not lane.passes(entry))
+                or (self._hand >= LARGEST_HAND and not self._make_room())
+                or (self._crowds and not len(lane) and self._flow_of(lane) in self._crowds)
+            ):
                 lane.leave(entry)
                 self._leave(lane)
             else:
@@ -179,6 +190,8 @@ class Scheduler:
 
     def _serve(self, lane: LaneQueue) -> None:
         way = self._way(lane.lane)
+        if way.limits is not LOOK_UP:
+            lane.flow = way.flow
         if lane.way not in (None, way.key):
             # The route was changed while mail waited for its old way, or the domain's hosts were.
             self._destinations[lane.way].withdraw(lane)
@@ -317,7 +330,7 @@ class Scheduler:
             key = Lane(route_id, domain)
             if self._next_due.get(key) == due:
                 del self._next_due[key]
-                self._leave(self._lane(key))
+                self._leave(self._out_of_crowd(self._lane(key)))
         self._set_alarm()
 
     def _look_at_clock(self) -> None:
@@ -352,10 +365,45 @@ class Scheduler:
         if self._room_made is None or now - self._room_made >= LOOK_FOR_ROOM_SECONDS:
             self._room_made = now
             doubtful = [destination for destination in self._destinations.values() if destination.in_doubt]
-            if doubtful:
+            flows = Counter(destination.flow.name for destination in doubtful)
+            if flows:
+                # By receiver, however many destinations lead there.
+                share = LARGEST_HAND // 2 // len(flows)
+                room = dict.fromkeys(flows, share)
+                for destination in doubtful:
+                    name = destination.flow.name
+                    keep = min(max(share // flows[name], 1), WINDOW, room[name])
+                    room[name] -= keep
+                    left, parted = destination.shed(keep)
+                    self._hand -= left
+                    for lane in parted:
+                        self._hold(lane)
                 self._share = max(min(LARGEST_HAND // 2 // len(doubtful), WINDOW), 1)
-                self._hand -= sum([destination.shed(self._share) for destination in doubtful])
         return self._hand < LARGEST_HAND
+
+    # -- crowds
+
+    def _flow_of(self, lane: LaneQueue) -> str:
+        return lane.flow or self._way(lane.lane).flow
+
+    def _hold(self, lane: LaneQueue) -> None:
+        """A lane of a receiver that has a crowd waits in the spool until something of that receiver's has gone through."""
+        waiting = self._crowds.hold(self._flow_of(lane), lane.lane)
+        self._expect(lane.lane, self._now() + min(LEAST_HELD + waiting / HELD_A_SECOND, MOST_HELD))
+
+    def _out_of_crowd(self, lane: LaneQueue) -> LaneQueue:
+        """Its time has come, whatever the crowd does: whoever was to call it may be gone."""
+        if self._crowds and self._crowds.leave(self._flow_of(lane), lane.lane):
+            lane.called = True
+        return lane
+
+    def _call(self, lane: LaneQueue) -> None:
+        """One of the receiver's has gone through: another one's turn."""
+        key = self._crowds.next(self._flow_of(lane))
+        if key is not None:
+            called = self._lane(key)
+            called.called = True
+            self._leave(called)
 
     def _window(self, lane: Lane) -> int:
         destination = self._destinations.get(self._way(lane).key)
@@ -374,7 +422,10 @@ class Scheduler:
                 break
             key, _ = self._hungry.popitem(last=False)
             lane = self._lane(key)
-            if not lane.asking:
+            if self._crowds and not lane.called and self._flow_of(lane) in self._crowds:
+                self._hold(lane)
+            elif not lane.asking:
+                lane.called = False
                 self._ask_due(lane)
         self._feeding = False
 
@@ -407,6 +458,8 @@ class Scheduler:
         if lane.overlooked or (lane.more and not len(lane) and not lane.elsewhere):
             # Something was stored too late for this answer, or all that was found was settled meanwhile.
             self._hungry[lane.lane] = None
+        if self._crowds and not entries:
+            self._call(lane)
         self._feed()
         self._tidy(lane)
 
@@ -555,6 +608,8 @@ class Scheduler:
         count_recorded(entry, outcomes, self._now())
         if lane.more and not len(lane):
             self._hungry[lane.lane] = None
+        if self._crowds:
+            self._call(lane)
         if self._hungry:
             self._feed()
         self._tidy(lane)

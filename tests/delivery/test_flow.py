@@ -9,7 +9,7 @@ import pytest
 from twisted.internet.task import Clock
 
 from lettermta.config import Rate, Throttle
-from lettermta.delivery import lane, scheduler
+from lettermta.delivery import destination, lane, scheduler
 from lettermta.delivery.flow import MOST_DOUBLED, SETTLE_SECONDS, Flows
 from lettermta.delivery.shaping import Limits
 from lettermta.delivery.throttling import ThrottleRules
@@ -175,6 +175,62 @@ def test_mail_that_waits_for_a_rate_does_not_hold_all_the_memory(monkeypatch):
     here.clock.pump([1.0] * 10)
     assert len(here.place("fast.example").attempts) == 100
     assert here.scheduler._hand <= 60
+
+
+def test_a_paused_provider_of_many_domains_does_not_hold_all_the_memory(monkeypatch):
+    """HARD-CASES row 35: however many domains it has, each a destination of its own; and all of their mail goes out in the end."""
+    monkeypatch.setattr(scheduler, "LARGEST_HAND", 100)
+    for module in (scheduler, lane):
+        monkeypatch.setattr(module, "WINDOW", 10)
+    here = World()
+    here.throttles = RULES
+    here.scheduler = here.new_scheduler()
+    here.start()
+    names = [f"d{number}.example" for number in range(300)]
+    here.flows.update(dict.fromkeys(names, "provider"))
+    here.place(names[0]).answer = answer(SLOW_DOWN)
+    here.submit(f"first@{names[0]}")
+    for name in names[1:]:
+        for number in range(3):
+            here.submit(f"u{number}@{name}")
+    here.clock.pump([1.0] * 3)
+    assert here.scheduler._hand <= 100
+    fast = here.place("fast.example")
+    for number in range(200):
+        here.submit(f"u{number}@fast.example")
+        here.clock.advance(0.01)
+    assert len(fast.attempts) == 200, "it does not wait for the other ones"
+    here.place(names[0]).answer = accept
+    here.clock.pump([1.0] * 600)
+    assert not here.spool.stored
+    assert all(len(here.place(name).attempts) == 3 for name in names[1:])
+    here.assert_at_rest()
+
+
+def test_one_slow_host_of_many_domains_does_not_hold_all_the_memory(monkeypatch):
+    monkeypatch.setattr(scheduler, "LARGEST_HAND", 100)
+    monkeypatch.setattr(destination, "CROWD", 20)
+    for module in (scheduler, lane):
+        monkeypatch.setattr(module, "WINDOW", 10)
+    here = World().start()
+    names = [f"d{number}.example" for number in range(300)]
+    here.ways.update(dict.fromkeys(names, "tarpit"))
+    tarpit = here.place("tarpit")
+    tarpit.holding = True
+    for name in names:
+        here.submit(f"a@{name}", f"b@{name}")
+    here.clock.pump([1.0] * 3)
+    fast = here.place("fast.example")
+    for number in range(200):
+        here.submit(f"u{number}@fast.example")
+        here.clock.advance(0.01)
+    assert len(fast.attempts) == 200
+    for _ in range(400):
+        for channel in [channel for channel in tarpit.channels if channel.held][:2]:
+            channel.finish()
+        here.clock.advance(0.5)
+    assert not here.spool.stored
+    here.assert_at_rest()
 
 
 def test_a_stop_while_the_rate_is_waited_for_leaves_no_timer():
