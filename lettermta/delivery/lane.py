@@ -145,7 +145,7 @@ class LaneQueue:
 
     def shed(self, keep: int) -> int:
         """Leave all but the first ``keep`` entries to the spool, and take in no more than that; returns how many were left."""
-        self.window = keep
+        self.window = max(keep, 1)  # what is put back must not be lost to the next one
         before = len(self._waiting)
         while len(self._waiting) > keep:
             self._let_go(self._waiting.pop())

@@ -155,19 +155,23 @@ class Scheduler:
                 self._expect(entry.lane, entry.due)
         for entry in self._parts([entry for entry in entries if entry.due <= now]):
             lane = self._lane(entry.lane)
-            # What is asked for now may be in the answer too: then it is taken from there.
-            left = lane.more or lane.full or lane.asking
-            if (
-                (left and not lane.passes(entry))
-                or (self._hand >= LARGEST_HAND and not self._make_room())
-                or (self._crowds and not len(lane) and self._flow_of(lane) in self._crowds)
-            ):
+            if not self._welcome(lane, entry):
                 lane.leave(entry)
                 self._leave(lane)
             else:
                 lane.add(entry)
                 self._hand += 1 - lane.shed(lane.window)
                 self._serve(lane)
+
+    def _welcome(self, lane: LaneQueue, entry: QueueEntry) -> bool:
+        """Whether a new entry is taken in at once."""
+        # What is asked for now may be in the answer too: then it is taken from there.
+        if (lane.more or lane.full or lane.asking) and not lane.passes(entry):
+            return False
+        if self._hand >= LARGEST_HAND and not self._make_room():
+            return False
+        # Making room may have taken all that this very lane had.
+        return not (self._crowds and not len(lane) and self._flow_of(lane) in self._crowds)
 
     def events_stored(self, events: Sequence[tuple[int, Event]]) -> None:
         """See ISpoolListener: events are no business of the scheduler's."""
