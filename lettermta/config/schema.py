@@ -350,7 +350,7 @@ class Submission(Section):
         kinds.HOOKS,
         "Python classes (ISubmissionPolicy) that look at each message before it is stored, asked in this order.",
         default="",
-        example="example_policies.NoAttachments",
+        example="example_policies.NoPrograms",
         postfix="smtpd_milters, check_policy_service",
     )
     policy_timeout: float = key(
@@ -367,11 +367,9 @@ class Submission(Section):
 class Policy(Section):
     """What the policy of that name in [submission] is made with; needed only where its class takes arguments."""
 
-    name: str = key(
-        kinds.DOTTED, "The policy as it is named in [submission] policies.", example="example_policies.NoAttachments", titles=True
-    )
+    name: str = key(kinds.DOTTED, "The policy as it is named in [submission] policies.", example="example_policies.NoPrograms", titles=True)
     settings: Mapping[str, str] = rest(
-        "Each key is handed, as text, to the argument of that name when the class is called.", example="largest = 5000000"
+        "Each key is handed, as text, to the argument of that name when the class is called.", example="endings = .exe .scr"
     )
 
 
@@ -782,16 +780,16 @@ class Events(Section):
     )
     webhook_retention: float = key(kinds.DURATION, "How long records of deliveries to webhooks are kept.", default="7d")
     hooks: tuple[str, ...] = key(
-        kinds.HOOKS, "Python classes (IEventHook) that get every event.", default="", example="example_hooks.billing.CountMail"
+        kinds.HOOKS, "Python classes (IEventHook) that get every event.", default="", example="shop_hooks.BounceList"
     )
 
 
 class Hook(Section):
     """What the hook of that name in [events] is made with; needed only where its class takes arguments."""
 
-    name: str = key(kinds.DOTTED, "The hook as it is named in [events] hooks.", example="example_hooks.billing.CountMail", titles=True)
+    name: str = key(kinds.DOTTED, "The hook as it is named in [events] hooks.", example="shop_hooks.BounceList", titles=True)
     settings: Mapping[str, str] = rest(
-        "Each key is handed, as text, to the argument of that name when the class is called.", example="url = ${BILLING_URL}"
+        "Each key is handed, as text, to the argument of that name when the class is called.", example="path = /var/lib/shop/bounced.txt"
     )
 
 

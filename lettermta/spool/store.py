@@ -278,8 +278,9 @@ class Spool:
                     f"suppressed: {message.suppressed[address]}", encode_recipient(recipient), message.tag, message.options.priority,
                 ))  # fmt: skip
                 continue
-            rule = self._rule_for(message, domain) if self._rules else None
-            reason = rule.reason if rule is not None else message.held
+            # What is held for a reason of its own does not go when a rule is lifted.
+            rule = self._rule_for(message, domain) if self._rules and not message.held else None
+            reason = message.held if rule is None else rule.reason
             rows.append((
                 key, number, address, message.route_id, domain, State.HELD.value if reason else state.value, due or message.created,
                 0, 0, reason, encode_recipient(recipient), message.tag, message.options.priority,

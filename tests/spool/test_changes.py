@@ -128,6 +128,15 @@ def test_new_mail_meets_a_rule_from_the_moment_it_is_made(desk: Desk) -> None:
     assert change(desk, Operation.RELEASE, of={"rule": rule.id}).count == 1
 
 
+def test_what_is_stored_as_held_stays_so_when_a_rule_is_lifted_that_would_have_held_it(desk: Desk) -> None:
+    rule = desk.reactor.wait(desk.spool.add_hold_rule({"project": "demo"}, "the rule", NOW))
+    desk.store("a@example.com", held="a policy wants a look")
+    desk.store("b@example.com")
+    assert [row["last_reply"] for row in desk.rows()] == ["a policy wants a look", "the rule"]
+    assert change(desk, Operation.RELEASE, of={"rule": rule.id}).count == 1
+    assert states(desk) == ["held", "queued"]
+
+
 def test_a_rule_holds_over_a_restart_and_its_number_is_given_once(desk: Desk) -> None:
     desk.reactor.wait(desk.spool.add_hold_rule({"project": "demo"}, "", NOW))
     again = desk.reopened()
