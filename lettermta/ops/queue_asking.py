@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from lettermta.config import kinds
 from lettermta.config.faults import Wrong
 from lettermta.message import State
@@ -104,5 +106,8 @@ def age(given: str) -> float:
 
 def print_json(shown: Mapping[str, Any]) -> None:
     """One object on one line."""
-    # JSON has its own way to say what the locale can't.
-    print(json.dumps(shown, ensure_ascii=sys.stdout.encoding.lower().replace("-", "") != "utf8"))
+    if sys.stdout.encoding.lower().replace("-", "") == "utf8":
+        print(orjson.dumps(shown).decode())
+    else:
+        # JSON has its own way to say what the locale can't.
+        print(json.dumps(shown))

@@ -5,13 +5,14 @@ Both are asked the same way and answer in the same rows; what only a daemon can 
 
 from __future__ import annotations
 
-import json
 import socket
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
+
+import orjson
 
 from lettermta.message import Change, Operation
 from lettermta.ops.control import PAGE, SOCKET
@@ -61,10 +62,10 @@ class Daemon:
         """See Source; raises DaemonFault."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as daemon:
             daemon.connect(str(self._path))
-            daemon.sendall(json.dumps({"verb": verb, **request}).encode() + b"\n")
+            daemon.sendall(orjson.dumps({"verb": verb, **request}) + b"\n")
             with daemon.makefile("rb") as answer:
                 for line in answer:
-                    row = json.loads(line)
+                    row = orjson.loads(line)
                     if row.get("end") is True:
                         return
                     if "error" in row:

@@ -129,7 +129,7 @@ def recipients(connection: sqlite3.Connection, filters: Mapping[str, Any], after
     names = [column[0] for column in cursor.description]
     rows = [dict(zip(names, row, strict=True)) for row in cursor]
     for row in rows:
-        row["metadata"] = json.loads(row["metadata"])
+        row["metadata"] = orjson.loads(row["metadata"])
     return rows
 
 
