@@ -65,7 +65,8 @@ def _attempt_lines(row: Mapping[str, Any]) -> Iterator[str]:
         yield f"    not by {visible(_where(earlier))}: {visible(earlier['reply'])}"
     yield f"    by {visible(row['via'])}"
     if (tls := row.get("tls")) is not None:
-        yield f"    tls policy {tls['policy']}: {tls['result']}" + (f", {visible(tls['fault'])}" if "fault" in tls else "")
+        told = "fault" in tls and tls["fault"] not in row["reply"]
+        yield f"    tls policy {tls['policy']}: {tls['result']}" + (f", {visible(tls['fault'])}" if told else "")
     for exchange in row.get("dialogue", ()):
         if exchange["said"] is not None:
             yield f"    > {visible(exchange['said'])}"

@@ -23,6 +23,7 @@ from lettermta.smtp.client_tls import Fault
 from lettermta.testing.dns import DNSAuthority
 from lettermta.testing.mx import EXTENSIONS, RemoteMX, ServerTLS
 from tests.delivery.by_mx import ByMX
+from tests.delivery.test_transports import NoTLS
 from tests.delivery.tls.certificates import Signed, alone, root
 from tests.smtp.client_peer import Content, entry, shown
 from tests.test_metrics import exposed
@@ -230,6 +231,34 @@ class DANEOverLoopback(Receivers):
             for name, told in at.items():
                 self.dns.set(f"_{port}._tcp.{name}", told)
             assert (await self.sent(self.transport(port)))[:2] == (DELIVERED, policy)
+
+    async def test_sni_says_the_domain_that_has_the_records(self) -> None:
+        """RFC 7672 section 8.1: the TLSA base domain, which need not be what the MX record says."""
+        server = alone("mx.in.test")
+        for aliased in (False, True):
+            seen: list[bytes | None] = []
+            tls = ServerTLS(server.write(self.directory / f"sni{aliased}.pem"))
+            tls._context.set_tlsext_servername_callback(lambda connection, seen=seen: seen.append(connection.get_servername()))
+            mx = RemoteMX(tls=tls)
+            port = mx.listen(self.reactor)
+            self.addCleanup(mx.stop)
+            self.resolver = Resolver(self.reactor, [("127.0.0.1", self.dns_port)], 5, validating=True)
+            self.zone(port, server.tlsa(3, 1, 1))
+            if aliased:
+                self.dns.set("mx.in.test", {"CNAME": ["real.test"], "secure": True})
+                self.dns.set("real.test", {"A": ["127.0.0.1"], "secure": True})
+                self.dns.set(f"_{port}._tcp.real.test", {"TLSA": [str(server.tlsa(3, 1, 1))], "secure": True})
+            assert (await self.sent(self.transport(port)))[1:] == ("dane", "verified")
+            assert seen == [b"real.test" if aliased else b"mx.in.test"]
+
+    async def test_a_handshake_that_fails_gets_nothing_either(self) -> None:
+        mx = RemoteMX(tls=NoTLS())
+        port = mx.listen(self.reactor)
+        self.addCleanup(mx.stop)
+        self.zone(port, alone("mx.in.test").tlsa(3, 1, 1))
+        assert (await self.refused(self.transport(port))).startswith("451 4.")
+        assert (mx.count, mx.connections) == (0, 1)
+        assert self.results.told == [("tlsa", "validation-failure")]
 
     async def test_the_domains_own_alias_is_a_name_too(self) -> None:
         """RFC 7672 section 3.2.2."""
