@@ -84,6 +84,8 @@ class Suppressions:
         """See ISuppressions."""
         known = self._filter
         if known is None:
+            if self._meanwhile is None:
+                self.start()  # it failed before
             return addresses
         if not known.count:
             return ()

@@ -7,10 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from twisted.internet.defer import Deferred
+from twisted.logger import capturedLogs
 
 from lettermta.event import HARD_BOUNCED, message_event
 from lettermta.interfaces import NotStored
 from lettermta.message import State
+from lettermta.spool import suppressions
 from lettermta.spool.condition import Condition
 from lettermta.spool.store import Spool
 from lettermta.suppression import (
@@ -24,6 +27,7 @@ from lettermta.suppression import (
     suppress,
     value_of,
 )  # fmt: skip
+from tests.test_counts import grown, measured
 
 from .hand import NOW, Desk, large
 
@@ -272,3 +276,35 @@ def test_what_the_database_can_not_answer_is_no_yes_and_no_no(desk: Desk) -> Non
     desk.reactor.wait(desk.spool._reader.ask(lambda connection: connection.execute("DROP TABLE suppression")))
     with pytest.raises(sqlite3.Error):
         found(desk, "jane@example.com")
+
+
+def test_what_could_not_be_learned_at_the_start_is_learned_later(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    add(desk, new("jane@example.com"))
+
+    def unreadable(connection: sqlite3.Connection) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    again = desk.reopened()
+    ready(again)
+    again.spool.suppressions._filter = None
+    with monkeypatch.context() as broken, capturedLogs():
+        broken.setattr(suppressions, "_filter_of_all", unreadable)
+        assert found(again, "joe@example.com", "jane@example.com") == {"jane@example.com": "manual"}
+        while again.spool.suppressions._meanwhile is not None:
+            again.reactor.turn_once()
+    assert found(again, "jane@example.com") == {"jane@example.com": "manual"}
+    ready(again)
+    assert list(again.spool.suppressions.possible(["jane@example.com"])) == ["jane@example.com"]
+    again.close()
+
+
+def test_what_is_added_removed_and_there_is_counted(desk: Desk) -> None:
+    with grown() as growth:
+        add(desk, new("jane@example.com", "hard_bounce"), new("joe@example.com"))
+        add(desk, new("joe@example.com"))
+        desk.reactor.wait(desk.spool.suppressions.remove("joe@example.com", DEMO, None, NOW))
+    assert growth["lettermta_suppressions_added_total reason=hard_bounce"] == 1
+    assert growth["lettermta_suppressions_added_total reason=manual"] == 1
+    assert growth["lettermta_suppressions_removed_total reason=manual"] == 1
+    desk.reactor.wait(Deferred.fromCoroutine(desk.spool.measure()))
+    assert [measured("lettermta_suppressions", f"reason={reason}") for reason in ("hard_bounce", "manual")] == [1, 0]
