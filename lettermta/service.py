@@ -167,6 +167,7 @@ class Lettermta(Service):
         self._edge = make_edge(config, self._reactor, self._connections(config))
         self._health.check("spool", self._spool.complaint)
         self._health.check("spool-damage", self._spool.damage, http.Severity.WARNING)
+        self._health.check("events", self._dispatcher.complaint, http.Severity.WARNING)
         metrics.REGISTRY.measure("spool", lambda: Deferred.fromCoroutine(self._spool.measure()))
         metrics.REGISTRY.measure("delivery", self._scheduler.measure)
         metrics.REGISTRY.measure("events", self._dispatcher.measure)

@@ -20,7 +20,7 @@ from zope.interface import implementer
 
 from lettermta import metrics
 from lettermta.event import Event
-from lettermta.events.feed import Feed
+from lettermta.events.feed import Feed, FeedState
 from lettermta.events.sink import IEventSink
 from lettermta.interfaces import ISpool, ISpoolListener
 from lettermta.message import QueueEntry
@@ -89,6 +89,11 @@ class Dispatcher:
         self._newest = events[-1][0]
         for feed in self.feeds:
             feed.offer(events)
+
+    def complaint(self) -> str | None:
+        """Which readers fail now, or None; their events wait."""
+        failing = [feed.sink.name for feed in self.feeds if feed.state is FeedState.BACKING_OFF]
+        return f"readers of events fail and are tried again, the log says why: {', '.join(failing)}" if failing else None
 
     def measure(self) -> None:
         """Set the gauges that tell how far each sink is."""

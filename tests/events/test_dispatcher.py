@@ -99,9 +99,11 @@ def test_a_failing_sink_is_retried_with_growing_delay_from_where_it_failed(spool
     times = [moment for moment, _ in offered]
     assert [round(later - earlier, 1) for earlier, later in pairwise(times)] == [1, 2, 4, 8]
     assert dispatcher.feeds[0].state is FeedState.BACKING_OFF
+    assert dispatcher.complaint() == "readers of events fail and are tried again, the log says why: failing"
     assert other.numbers == list(range(1, 11))
     sink.answer = lambda events: succeed(len(events))
     clock.pump([16, LINGER])
+    assert dispatcher.complaint() is None
     assert sink.numbers == list(range(1, 11))
     assert dispatcher.feeds[0].state is FeedState.LIVE
 
