@@ -717,7 +717,7 @@ class Source(Section):
 
 
 class Pool(Section):
-    """Sources that mail of a route leaves from, in turn (``lettermta-admin route update --pool NAME``)."""
+    """Sources that mail of a route leaves from, in turn (lettermta-admin route update --pool NAME)."""
 
     name: str = key(kinds.NAME, "What routes call it.", example="transactional", titles=True)
     sources: tuple[str, ...] = key(kinds.NAMES, "The names of its [source …] sections.", example="mta1, mta2")

@@ -115,6 +115,11 @@ class Exchanges:
         known = self._known.get(domain)
         return None if known is None else known[1]
 
+    def latest(self, exchange: Exchange) -> Exchange:
+        """What is known now of the exchange's domain, where it is the same set of hosts under the same policies."""
+        known = self.last(exchange.domain)
+        return known if known is not None and (known.key, known.tls) == (exchange.key, exchange.tls) else exchange
+
     def put(self, exchange: Exchange) -> None:
         """It has just been looked up. Where nothing has changed, the object that is known stays."""
         _, known = self._known.pop(exchange.domain, (0.0, exchange))

@@ -147,7 +147,8 @@ class Routing:
                 key, name = f"{key} from {pool.name}", f"{flow} from {pool.name}"
 
             def transport() -> ITransport:
-                return MXTransport(self.reactor, exchange, self.resolver, settings, self.policies, limits, pool, flow)
+                latest = partial(self.exchanges.latest, exchange)
+                return MXTransport(self.reactor, exchange, self.resolver, settings, self.policies, limits, pool, flow, latest=latest)
 
             if len(self._ways) >= MOST_KNOWN:
                 self._ways.clear()

@@ -206,6 +206,25 @@ def test_every_kind_of_tls_towards_a_smarthost_is_one_of_the_clients() -> None:
     assert {kind.value for kind in SmarthostTLS} <= {mode.value for mode in TLSMode}
 
 
+def test_preferences_that_change_are_followed_though_the_hosts_are_the_same(office: Office) -> None:
+    routing = office.routing()
+    lane = office.lane(TransportKind.MX)
+    routing.exchanges.put(Exchange("example.com", (("a.example",), ("b.example",))))
+    transport = routing.way(lane).transport()
+    routing.exchanges.put(Exchange("example.com", (("b.example",), ("a.example",))))
+    assert transport.latest().groups == (("b.example",), ("a.example",))
+    routing.exchanges.put(Exchange("example.com", (("c.example",),)))
+    assert transport.latest().groups == (("a.example",), ("b.example",)), "other hosts are another destination"
+
+
+def test_a_rule_is_found_for_an_internationalised_domain(office: Office) -> None:
+    """RFC 5891: the configuration has the A-label, the address may have the U-label."""
+    routing = office.routing(shaping=ShapingRules([Shaping(pattern="xn--mnchen-3ya.example", connections=2)]))
+    routing.exchanges.put(Exchange("münchen.example", (("mx.example",),)))
+    lane = office.lane(TransportKind.MX, "münchen.example")
+    assert routing.way(lane).limits.connections == 2
+
+
 def test_a_route_with_a_pool_has_channels_and_limits_of_its_own(office: Office) -> None:
     pools = SourcePools({"bulk": SourcePool("bulk", [], None)})  # type: ignore[arg-type]
     routing = office.routing(sources=pools)

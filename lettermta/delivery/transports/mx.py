@@ -61,6 +61,8 @@ class MXTransport:
     section 4.2.1).
     """
     shuffle: Callable[[list[str]], None] = random.shuffle
+    latest: Callable[[], Exchange] | None = field(default=None, kw_only=True)
+    """Tells the exchange as it is now: the same hosts, whose preferences may have changed."""
     connector: Connector | None = field(default=None, kw_only=True)
     """What opens sessions, where it is not to be made from the settings."""
     _connector: Connector = field(init=False)
@@ -76,6 +78,8 @@ class MXTransport:
 
     def open(self) -> Deferred[IChannel]:
         """A session with the best host that has one; fails with Unreachable."""
+        if self.latest is not None:
+            self.exchange = self.latest()
         return counted("mx", Deferred.fromCoroutine(self._open() if self.pool is None else self._from_one_of(self.pool)))
 
     async def _from_one_of(self, pool: SourcePool) -> IChannel:
