@@ -21,7 +21,7 @@ from zope.interface import implementer
 
 from lettermta.delivery.resolver import NoSuchDomain, TemporaryDNSFailure
 from lettermta.delivery.shaping import Limits
-from lettermta.delivery.tls.decision import TLSPolicies
+from lettermta.delivery.tls.decision import DomainPolicy, TLSPolicies
 from lettermta.delivery.transports.counting import counted
 from lettermta.delivery.transports.settings import DeliverySettings
 from lettermta.delivery.way import Elsewhere
@@ -49,6 +49,10 @@ class Exchange:
     implicit: bool = False
     tls: str = ""
     """What the TLS policies for the domain have in common with those of others (:attr:`~.tls.decision.DomainPolicy.shared`)."""
+    policy: DomainPolicy | None = field(default=None, eq=False, repr=False)
+    """The policies themselves, as they were looked up. They hold for all domains that share channels with this one, whatever becomes of
+    its own policies meanwhile: then it shares other channels.
+    """
     key: str = field(init=False)
     """The same for all domains that have the same hosts, whatever their preferences are."""
 
@@ -148,6 +152,6 @@ class Lookup:
         exchange = await find(self.resolver, self.domain, self.settings.hostname)
         if self.policies is not None and not self.domain.startswith("["):
             policy = await self.policies.of_domain(self.domain, self.settings.tls)
-            exchange = evolve(exchange, tls=policy.shared)
+            exchange = evolve(exchange, tls=policy.shared, policy=policy)
         self.exchanges.put(exchange)
         raise Elsewhere

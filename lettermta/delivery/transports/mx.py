@@ -20,7 +20,7 @@ from lettermta.delivery.exchange import Exchange
 from lettermta.delivery.resolver import NoSuchDomain, TemporaryDNSFailure
 from lettermta.delivery.shaping import Limits
 from lettermta.delivery.sources import SourcePool
-from lettermta.delivery.tls.decision import TLSPolicies
+from lettermta.delivery.tls.decision import DomainPolicy, TLSPolicies
 from lettermta.delivery.tls.policy import UNCOUNTED, HostPolicy, plain
 from lettermta.delivery.transports.connecting import MOST_ADDRESSES, Connector, Target, temporary
 from lettermta.delivery.transports.counting import counted
@@ -28,6 +28,7 @@ from lettermta.delivery.transports.metered import MeteredChannel
 from lettermta.delivery.transports.settings import DeliverySettings
 from lettermta.interfaces import IChannel, IResolver, ITransport
 from lettermta.message import Reply, Unreachable
+from lettermta.smtp.client import TLSMode
 from lettermta.smtp.grammar import address_literal
 
 
@@ -96,7 +97,7 @@ class MXTransport:
     async def _open(self) -> IChannel:
         if self.exchange.domain.startswith("["):
             return await self._session(self._reachable(self.exchange.domain, self._literal()))
-        policy = None if self.policies is None else await self.policies.of_domain(self.exchange.domain, self.settings.tls)
+        policy = await self._policy()
         last: Unreachable | None = None
         lacking: Unreachable | None = None
         tried = 0
@@ -126,6 +127,15 @@ class MXTransport:
             if tried >= MOST_ADDRESSES:
                 break
         raise last or lacking or Unreachable(Reply(451, "4.4.4", f"No host of {self.exchange.domain} has an address"))
+
+    async def _policy(self) -> DomainPolicy | None:
+        """What holds for whoever shares our channels."""
+        known = self.exchange.policy
+        if self.policies is None:
+            return None
+        if known is None or known.wanted is TLSMode.OFF:
+            return await self.policies.of_domain(self.exchange.domain, self.settings.tls)
+        return evolve(known, wanted=self.settings.tls)
 
     def _reachable(self, host: str, targets: Sequence[Target]) -> list[Target]:
         """Those of a family that our source has."""
