@@ -61,6 +61,10 @@ class Flow:
         """Other limits from now on."""
         if limits.rule != self.limits.rule:
             self._count_as(limits.rule)
+        if limits.rate != self.limits.rate:
+            self._next = float("-inf")
+            if self._wake is not None:
+                self._wake.reset(0.0)
         self.limits = limits
         if self.budget.limit > limits.connections or self._pushed_back == float("-inf"):
             self.budget.resize(limits.connections)

@@ -367,3 +367,15 @@ def test_other_limits_hold_from_now_on():
     here.limits["example.com"] = Limits(connections=5)
     here.submit("more@example.com")
     assert len(place.open_channels) == 5
+
+
+def test_another_rate_holds_from_now_on_though_the_old_one_was_waited_for():
+    here = world(rate=Rate(1, "h"))
+    place = here.place("example.com")
+    for number in range(5):
+        here.submit(f"u{number}@example.com")
+    assert len(place.attempts) == 1
+    here.limits["example.com"] = Limits(rate=Rate(1, "s"))
+    here.scheduler.reshape()
+    here.clock.pump([1.0] * 5)
+    assert len(place.attempts) == 5
