@@ -10,13 +10,11 @@ import fcntl
 import os
 import sqlite3
 import time
-import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import orjson
 from twisted.internet.defer import Deferred, fail, gatherResults, succeed
 from twisted.internet.interfaces import IReactorThreads
 from twisted.internet.threads import deferToThreadPool
@@ -29,70 +27,48 @@ from lettermta.event import Event
 from lettermta.interfaces import IContent, ISpool, ISpoolListener, IStoredContent, NotStored
 from lettermta.message import (
     FINAL,
-    WAITING,
     Attempt,
-    Change,
-    Changed,
-    HoldRule,
     Lane,
     Message,
     Outcome,
-    QueuedRecipient,
     QueueEntry,
     State,
-    domain_of,
 )
-from lettermta.spool import changes, daily, event_queries, figures, queries, salvage
+from lettermta.spool import changes, queries, salvage
 from lettermta.spool.attempts import rows_of
-from lettermta.spool.checksum import FORMAT, check_body, content_checksum
+from lettermta.spool.checksum import check_body
 from lettermta.spool.condition import Condition, Room
 from lettermta.spool.content import BodyFiles, FileContent, MemoryContent, SpoolContent, make_directory
 from lettermta.spool.daily import Daily
 from lettermta.spool.damage import Damaged, DamagedRecipient, is_damage, undecodable
 from lettermta.spool.fresh import FreshContent
+from lettermta.spool.new_mail import NewMail
 from lettermta.spool.opening import open_database
-from lettermta.spool.options import encode_options, encode_recipient
+from lettermta.spool.outbox import Outbox
 from lettermta.spool.reader import Reader
+from lettermta.spool.statements import (
+    ATTEMPT,
+    CONTENT,
+    EVENT,
+    FINISH_CONTENT,
+    FINISH_MESSAGE,
+    FINISH_RECIPIENTS,
+    QUARANTINE,
+    STATEMENTS,
+    UPDATE,
+    finish_content,
+    waits_of,
+    with_checksum,
+)
 from lettermta.spool.suppressions import Suppressions, counted
+from lettermta.spool.tools import Tools
 from lettermta.spool.writer import Unit, Writer
 from lettermta.suppression import Suppression
-
-_FINAL = ",".join(f"'{state}'" for state in sorted(FINAL))
-_WAITING = ",".join(f"'{state}'" for state in sorted(WAITING))
-
-(
-    _MESSAGE, _CONTENT, _RECIPIENT, _HELD, _UPDATE, _ATTEMPT, _FINISH_MESSAGE, _FINISH_CONTENT, _FINISH_RECIPIENTS, _EVENT, _CURSOR,
-    _FORGET_KEYS, _KEY, _QUARANTINE,
-) = range(14)  # fmt: skip
-
-_STATEMENTS = (
-    "INSERT INTO message VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
-    "INSERT INTO content VALUES (?,?,?,?,?,?)",
-    "INSERT INTO recipient (number, message, address, route_id, domain, state, due, attempts, handed_over, reply, options, tag, priority)"
-    " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
-    "UPDATE recipient SET rule = ? WHERE number = ?",
-    # An operator may have held or removed it while it was under way: only what ends it changes that.
-    f"UPDATE recipient SET state = CASE WHEN ?1 IN ({_FINAL}) OR state IN ({_WAITING}) THEN ?1 ELSE state END,"  # noqa: S608 - as below
-    " due = ?2, attempts = attempts + (?1 <> 'suppressed'), handed_over = handed_over OR ?3, reply = ?4, first_deferred = ?5, warned = ?6"
-    " WHERE number = ?7",
-    "INSERT OR REPLACE INTO attempt VALUES (?,?,?,?,?,?,?,?,?,?)",
-    f"DELETE FROM message WHERE number = ?1 AND NOT EXISTS (SELECT 1 FROM recipient WHERE message = ?1 AND state NOT IN ({_FINAL}))",  # noqa: S608 - the states are our own words
-    "DELETE FROM content WHERE number = ?1 AND NOT EXISTS (SELECT 1 FROM message WHERE number = ?1)",
-    "DELETE FROM recipient WHERE message = ?1 AND NOT EXISTS (SELECT 1 FROM message WHERE number = ?1)",
-    "INSERT INTO event VALUES (?,?,?,?,?,?)",
-    "INSERT INTO cursor VALUES (?,?) ON CONFLICT (sink) DO UPDATE SET sequence = excluded.sequence",
-    # Each new key takes a few old ones with it, so that they never pile up.
-    "DELETE FROM idempotency WHERE (project_id, key) IN (SELECT project_id, key FROM idempotency WHERE expires <= ? LIMIT 4)",
-    "INSERT OR REPLACE INTO idempotency VALUES (?,?,?,?,?)",
-    "UPDATE recipient SET state = 'quarantined', due = 0, reply = ? WHERE number = ?",
-)
 
 FRESH_OCTETS = 67_108_864
 """Content of new messages that is kept in memory until its first attempt, so that it need not be read back."""
 HASTEN_ROWS = 5_000
 """Recipients that one commit makes due earlier at the most."""
-TRIM_ROWS = 5_000
-"""Events that one commit forgets at the most."""
 MOST_DAMAGE = 100
 """Kinds of damage that are kept for the health check."""
 COUNTING_SHARE = 20
@@ -104,7 +80,7 @@ class SpoolInUse(Exception):
 
 
 @implementer(ISpool)
-class Spool:
+class Spool(Tools, Outbox):
     """The spool of one process, in ``directory``, which takes no new mail while less than ``free_space`` octets are free there."""
 
     log = Logger()
@@ -115,19 +91,20 @@ class Spool:
         self._files = BodyFiles(directory / "body")
         self._listeners: list[ISpoolListener] = []
         self._fresh = FreshContent(FRESH_OCTETS)
+        self._new = NewMail(self._fresh)
         self._lock: int | None = None
         path = directory / "spool.db"
         self._path = path
         self._room = Room(directory, free_space)
         self._writer = Writer(
             path,
-            _STATEMENTS,
+            STATEMENTS,
             reactor.callFromThread,
             self._committed,
             self._failed,
             self._changed,
             room=self._room,
-            complete={_CONTENT: _with_checksum},
+            complete={CONTENT: with_checksum},
             summary=self._count_by_day,
         )
         self._daily = Daily()
@@ -137,9 +114,9 @@ class Spool:
         self._reader = Reader(path, reactor.callFromThread)
         # A filter that few rows pass reads many: nobody's mail waits for that.
         self._tools_reader = Reader(path, reactor.callFromThread)
-        self.suppressions = Suppressions(self._reader.ask, self._tools_reader.ask, self._writer.put, self._reserve_events)
-        self._next_message = self._next_recipient = self._next_event = self._next_rule = 1
-        self._rules: list[HoldRule] = []
+        Tools.__init__(self, self._tools_reader.ask, self._writer.put, self._remove_body, self._new, self._fresh)
+        Outbox.__init__(self, self._reader.ask, self._writer.put, self._note_damage)
+        self.suppressions = Suppressions(self._reader.ask, self._tools_reader.ask, self._writer.put, self._new.reserve_events)
         self._newest = 0
         """The number of the last message that the listeners were told of."""
 
@@ -166,9 +143,9 @@ class Spool:
     def _prepare(self) -> None:
         self._files.prepare()
         opened = open_database(self._path, self._files)
-        self._next_message, self._next_recipient, self._next_event = opened.message + 1, opened.recipient + 1, opened.sequence + 1
+        self._new.begin_behind(opened)
         self._newest = opened.message
-        self._rules, self._next_rule = opened.rules, opened.rule + 1
+        self._next_rule = opened.rule + 1
         for text in opened.damage:
             self._note_damage(text)
         self._room.look()
@@ -217,121 +194,12 @@ class Spool:
             return fail(NotStored(self.complaint() or "the message would take what is to stay free ([limits] free_space)"))
         if len(message.suppressed) == len(message.recipients):
             content.discard()
-            return self._writer.put(self._new_events_alone(message, events))
+            return self._writer.put(self._new.events_alone(message, events))
         self._room.spend(content.size)
         if content.file is None:
-            return self._writer.put(self._new_message(message, content, events))
+            return self._writer.put(self._new.message(message, content, events))
         synced = content.sync()
-        return synced.addCallback(lambda _: self._writer.put(self._new_message(message, content, events)))
-
-    def _new_message(self, message: Message, content: SpoolContent, events: Sequence[Event]) -> Unit:
-        number = self._next_message
-        self._next_message += 1
-        body = content.body()
-        if body is not None:
-            self._fresh.keep(number, MemoryContent(message.head, body))
-        entries, recipients, held = self._new_recipients(number, message)
-        told, event_rows = self._new_events(events)
-        rows: list[tuple[int, Sequence[tuple[Any, ...]]]] = [
-            (_MESSAGE, (_message_row(number, message),)),
-            (_CONTENT, ((number, message.head, body, content.file, content.file_checksum),)),
-            (_RECIPIENT, recipients),
-            (_EVENT, event_rows),
-        ]
-        if held:
-            rows.append((_HELD, held))
-        rows += _key_rows(message)
-        unit = Unit(rows=rows, told=(entries, told), new=number)
-        if not entries:
-            unit.done.addCallback(self._all_held, number)
-        return unit
-
-    def _new_events_alone(self, message: Message, events: Sequence[Event]) -> Unit:
-        """A message whose recipients are all suppressed is over when it comes in: what is kept of it is its events, and its key."""
-        told, rows = self._new_events(events)
-        return Unit(rows=[(_EVENT, rows), *_key_rows(message)], told=([], told), new=0)
-
-    def _all_held(self, _: None, number: int) -> None:
-        """There is nothing to tell of a message that is held whole; it may be found due once it is released."""
-        self._newest = max(self._newest, number)
-
-    def _new_report(self, report: Message) -> Unit:
-        content = report.content
-        assert isinstance(content, SpoolContent)
-        assert content.file is None, "a report is small enough to be in memory"
-        return self._new_message(report, content, ())
-
-    def _new_recipients(self, number: int, message: Message) -> tuple[list[QueueEntry], list[tuple[Any, ...]], list[tuple[int, int]]]:
-        """The entries, one a domain, and the rows of a new message's recipients; those that a rule holds are only rows, with its number."""
-        entries: dict[str, QueueEntry] = {}
-        rows: list[tuple[Any, ...]] = []
-        held: list[tuple[int, int]] = []
-        state, due = (State.QUEUED, 0.0) if message.hold_until is None else (State.SCHEDULED, message.hold_until)
-        for recipient in message.recipients:
-            address = recipient.address
-            domain = domain_of(address)
-            key = self._next_recipient
-            self._next_recipient += 1
-            if address in message.suppressed:
-                rows.append((
-                    key, number, address, message.route_id, domain, State.SUPPRESSED.value, message.created, 0, 0,
-                    f"suppressed: {message.suppressed[address]}", encode_recipient(recipient), message.tag, message.options.priority,
-                ))  # fmt: skip
-                continue
-            # What is held for a reason of its own does not go when a rule is lifted.
-            rule = self._rule_for(message, domain) if self._rules and not message.held else None
-            reason = message.held if rule is None else rule.reason
-            rows.append((
-                key, number, address, message.route_id, domain, State.HELD.value if reason else state.value, due or message.created,
-                0, 0, reason, encode_recipient(recipient), message.tag, message.options.priority,
-            ))  # fmt: skip
-            if rule is not None:
-                held.append((rule.id, key))
-            if reason:
-                continue
-            entry = entries.get(domain)
-            if entry is None:
-                entry = entries[domain] = QueueEntry(
-                    number,
-                    message.id,
-                    Lane(message.route_id, domain),
-                    message.project,
-                    message.route,
-                    message.sender,
-                    message.size,
-                    message.created,
-                    message.expires,
-                    message.facts,
-                    message.context,
-                    [],
-                    message.options,
-                    due,
-                    due or message.created,
-                )
-            entry.recipients.append(QueuedRecipient(key, address, notify=recipient.notify, orcpt=recipient.orcpt))
-        return list(entries.values()), rows, held
-
-    def _rule_for(self, message: Message, domain: str) -> HoldRule | None:
-        return next((rule for rule in self._rules if rule.holds(message, domain)), None)
-
-    def _new_event(self, event: Event) -> tuple[int, tuple[Any, ...]]:
-        sequence = self._next_event
-        self._next_event += 1
-        return sequence, (sequence, event.id, event.name, event.message_id, event.created, event.payload)
-
-    def _new_events(self, events: Sequence[Event]) -> tuple[list[tuple[int, Event]], list[tuple[Any, ...]]]:
-        told, rows = [], []
-        for event in events:
-            sequence, row = self._new_event(event)
-            told.append((sequence, event))
-            rows.append(row)
-        return told, rows
-
-    def _reserve_events(self, count: int) -> int:
-        """The first of so many numbers for events that the writer makes; it may leave some of them out."""
-        first = self._next_event
-        self._next_event += count
-        return first
+        return synced.addCallback(lambda _: self._writer.put(self._new.message(message, content, events)))
 
     def _committed(self, units: Sequence[Unit]) -> None:
         """In the reactor's thread, once per commit: answer first, then tell the listeners."""
@@ -341,6 +209,8 @@ class Spool:
             if unit.told is not None:
                 entries += unit.told[0]
                 events += unit.told[1]
+                # What is held whole is told to nobody; it may be found due once it is released.
+                self._newest = max(self._newest, unit.new or 0)
             unit.done.callback(unit.result)
         if entries:
             self._newest = max(self._newest, entries[-1].number)
@@ -392,7 +262,7 @@ class Spool:
         """Take recipients that can't be attempted out of the queue, durably; they are never forgotten (HARD-CASES row 14)."""
         for one in damaged:
             self.log.error("recipient number {number} is put into quarantine: {reason}", number=one.number, reason=one.reason)
-        unit = Unit(rows=((_QUARANTINE, [(one.reason, one.number) for one in damaged]),))
+        unit = Unit(rows=((QUARANTINE, [(one.reason, one.number) for one in damaged]),))
         return self._writer.put(unit).addCallback(lambda _: metrics.SPOOL_QUARANTINED.inc(len(damaged)))
 
     def _look_for_unknown_states(self) -> None:
@@ -459,26 +329,26 @@ class Spool:
         updates = [
             (o.state.value, o.due, int(o.handed_over), o.reply, o.first_deferred, int(o.warned), o.recipient.number) for o in outcomes
         ]
-        told, rows = self._new_events(events)
-        statements: list[tuple[int, Sequence[tuple[Any, ...]]]] = [(_UPDATE, updates), (_EVENT, rows)]
+        told, rows = self._new.events(events)
+        statements: list[tuple[int, Sequence[tuple[Any, ...]]]] = [(UPDATE, updates), (EVENT, rows)]
         if attempt is not None:
-            statements.append((_ATTEMPT, list(rows_of(entry.id, outcomes, attempt))))
+            statements.append((ATTEMPT, list(rows_of(entry.id, outcomes, attempt))))
         entries: list[QueueEntry] = []
         for report in reports:
-            new = self._new_report(report)
+            new = self._new.report(report)
             statements += new.rows
             entries += new.told[0]
         work = None
         waits: Sequence[tuple[Any, ...]] = ()
         if any(outcome.state in FINAL for outcome in outcomes):
-            waits = _waits(entry, outcomes)
+            waits = waits_of(entry, outcomes)
             fresh = self._fresh.drop(entry.number)
             finished = ((entry.number,),)
-            statements += [(_FINISH_MESSAGE, finished), (_FINISH_RECIPIENTS, finished)]
+            statements += [(FINISH_MESSAGE, finished), (FINISH_RECIPIENTS, finished)]
             if not fresh:
-                work = _finish_content(entry.number)
+                work = finish_content(entry.number)
             else:
-                statements.append((_FINISH_CONTENT, finished))
+                statements.append((FINISH_CONTENT, finished))
         if suppressions:
             return self._record_and_suppress(statements, entries, told, work, suppressions, waits)
         unit = Unit(rows=statements, told=(entries, told), work=work, more=waits)
@@ -487,10 +357,10 @@ class Spool:
 
     def tell(self, events: Sequence[Event], suppressions: Sequence[Suppression] = ()) -> Deferred[None]:
         """See ISpool."""
-        told, rows = self._new_events(events)
+        told, rows = self._new.events(events)
         if suppressions:
-            return self._record_and_suppress([(_EVENT, rows)], (), told, None, suppressions)
-        return self._writer.put(Unit(rows=((_EVENT, rows),), told=((), told)))
+            return self._record_and_suppress([(EVENT, rows)], (), told, None, suppressions)
+        return self._writer.put(Unit(rows=((EVENT, rows),), told=((), told)))
 
     def _record_and_suppress(
         self,
@@ -518,7 +388,7 @@ class Spool:
 
     def _count_by_day(self, connection: sqlite3.Connection, rows: Sequence[Sequence[tuple[Any, ...]]]) -> None:
         """In the writer's thread, in the transaction of what is counted."""
-        events, waits = rows[_EVENT], rows[-1]
+        events, waits = rows[EVENT], rows[-1]
         if (events or waits) and self._daily.damage is None:
             self._daily.count(connection, events, waits)
             if (damage := self._daily.damage) is not None:
@@ -584,206 +454,7 @@ class Spool:
             if found < HASTEN_ROWS:
                 return count
 
-    # -- the queue tools
-
-    def query(self, filters: Mapping[str, Any], after: int, limit: int) -> Deferred[Sequence[Mapping[str, Any]]]:
-        """See ISpool."""
-        return self._tools_reader.ask(salvage.recipients, filters, after, limit)
-
-    def message(self, identifier: str) -> Deferred[Mapping[str, Any] | None]:
-        """See ISpool."""
-        return self._tools_reader.ask(queries.message, identifier)
-
-    def count(self, change: Change, filters: Mapping[str, Any]) -> Deferred[int]:
-        """See ISpool."""
-        return self._tools_reader.ask(changes.count, change, filters)
-
-    def change(self, change: Change, filters: Mapping[str, Any], after: int, limit: int) -> Deferred[Changed]:
-        """See ISpool. They are chosen by a reader, so that a filter which few rows pass does not hold up the writer."""
-        chosen = self._tools_reader.ask(changes.choose, change, filters, after, limit)
-        return chosen.addCallback(self._change_chosen, change, limit)
-
-    def _change_chosen(self, numbers: Sequence[int], change: Change, limit: int) -> Changed | Deferred[Changed]:
-        if not numbers:
-            return Changed(0, None)
-        sequence = self._reserve_events(len(numbers))
-        told: list[tuple[int, Event]] = []
-
-        def work(connection: sqlite3.Connection) -> changes.Applied:
-            applied = changes.apply(connection, change, numbers, sequence)
-            told[:] = applied.events
-            return applied
-
-        def applied(result: changes.Applied) -> Changed:
-            for number in result.gone:
-                self._fresh.drop(number)
-            for name in result.files:
-                self._remove_body(name)
-            return Changed(result.count, numbers[-1] if len(numbers) >= limit else None, frozenset(result.lanes))
-
-        return self._writer.put(Unit(rows=(), told=((), told), work=work)).addCallback(applied)
-
-    def entries(self, filters: Mapping[str, Any], after: int, limit: int) -> Deferred[tuple[Sequence[QueueEntry], int | None]]:
-        """See ISpool."""
-        return self._tools_reader.ask(queries.entries, filters, after, limit)
-
-    def hold_rules(self) -> Sequence[HoldRule]:
-        """See ISpool."""
-        return tuple(self._rules)
-
-    def add_hold_rule(self, conditions: Mapping[str, str], reason: str, moment: float) -> Deferred[HoldRule]:
-        """See ISpool. Raises ValueError when the conditions are none. What is stored behind it is held in its commit."""
-        rule = changes.new_hold_rule(self._next_rule, conditions, reason, moment)
-        self._next_rule += 1
-        self._rules.append(rule)
-
-        def failed(failure: Failure) -> Failure:
-            self._rules.remove(rule)
-            return failure
-
-        added = self._writer.put(Unit(rows=(), work=lambda connection: changes.add_hold_rule(connection, rule)))
-        return added.addCallbacks(lambda _: rule, failed)
-
-    def drop_hold_rule(self, identifier: int) -> Deferred[bool]:
-        """See ISpool."""
-
-        def dropped(there_was: bool) -> bool:
-            self._rules = [rule for rule in self._rules if rule.id != identifier]
-            return there_was
-
-        work = Unit(rows=(), work=lambda connection: changes.drop_hold_rule(connection, identifier))
-        return self._writer.put(work).addCallback(dropped)
-
-    def trace(self, message_id: str) -> Deferred[Sequence[Mapping[str, Any]]]:
-        """See ISpool."""
-        return self._tools_reader.ask(queries.trace, message_id)
-
-    def figures(self, by: str, filters: Mapping[str, Any]) -> Deferred[Sequence[Mapping[str, Any]]]:
-        """See ISpool."""
-        return self._tools_reader.ask(figures.figures, by, filters)
-
-    def daily(self, by: str, since: float, project: str | None) -> Deferred[Sequence[Mapping[str, Any]]]:
-        """See ISpool."""
-        return self._tools_reader.ask(daily.figures, by, since, project)
-
-    def find_events(self, filters: Mapping[str, Any], after: int, limit: int) -> Deferred[Sequence[tuple[int, Event]]]:
-        """See ISpool."""
-        return self._tools_reader.ask(event_queries.find_events, filters, after, limit)
-
-    # -- the events outbox
-
-    def events(self, after: int, limit: int) -> Deferred[Sequence[tuple[int, Event]]]:
-        """See ISpool."""
-        return self._reader.ask(salvage.events, after, limit).addCallback(self._events_found)
-
-    def _events_found(self, found: tuple[Sequence[tuple[int, Event]], Sequence[int]]) -> Sequence[tuple[int, Event]]:
-        events, missed = found
-        if missed:
-            self._note_damage(f"{len(missed)} events can't be read and are told to nobody: numbers {missed[0]} to {missed[-1]}")
-        return events
-
-    def cursor(self, sink: str) -> Deferred[int]:
-        """See ISpool."""
-        return self._reader.ask(queries.cursor, sink)
-
-    def advance(self, sink: str, sequence: int) -> Deferred[None]:
-        """See ISpool."""
-        return self._writer.put(Unit(rows=((_CURSOR, ((sink, sequence),)),)))
-
-    def retire(self, sinks: Sequence[str]) -> Deferred[Sequence[str]]:
-        """See ISpool."""
-
-        def work(connection: sqlite3.Connection) -> Sequence[str]:
-            known = [sink for (sink,) in connection.execute("SELECT sink FROM cursor")]
-            gone = [sink for sink in known if sink not in sinks]
-            connection.executemany("DELETE FROM cursor WHERE sink = ?", [(sink,) for sink in gone])
-            return gone
-
-        return self._writer.put(Unit(rows=(), work=work))
-
-    def trim(self, before: float) -> Deferred[int]:
-        """See ISpool: at most :data:`TRIM_ROWS` of them a call, so that no commit takes long. The last event of all is kept: its number
-        tells the next start where to go on.
-        """
-
-        def work(connection: sqlite3.Connection) -> int:
-            bound = connection.execute(
-                "SELECT MIN((SELECT MAX(sequence) FROM event) - 1, COALESCE((SELECT MIN(sequence) FROM cursor), 9223372036854775807))"
-            ).fetchone()[0]
-            # In the order of the outbox up to the first that is to stay, so that what stays is not read each time.
-            old = 0
-            count = 0
-            for sequence, moment in connection.execute(
-                "SELECT sequence, created FROM event WHERE sequence <= ? ORDER BY sequence LIMIT ?", (bound, TRIM_ROWS)
-            ):
-                if moment >= before:
-                    break
-                old, count = sequence, count + 1
-            connection.execute("DELETE FROM event WHERE sequence <= ?", (old,))
-            daily.forget(connection, time.time())
-            return count + changes.trim_attempts(connection, before, TRIM_ROWS)
-
-        return self._writer.put(Unit(rows=(), work=work))
-
-
-def _waits(entry: QueueEntry, outcomes: Sequence[Outcome]) -> Sequence[tuple[Any, ...]]:
-    """For each recipient that is through and was put off before: when, of whose mail, and how long that took since the first time."""
-    begun = [outcome.recipient.first_deferred for outcome in outcomes if outcome.state in FINAL and outcome.recipient.first_deferred]
-    if not begun or entry.options.report:
-        return ()
-    now = time.time()
-    return [(now, entry.project, entry.facts, max(now - moment, 0.0)) for moment in begun]
-
 
 def _checked(content: IStoredContent) -> IStoredContent | Deferred[IStoredContent]:
     """What is in a file is read once more than it is sent: whether it is sound must be known before its first octet leaves."""
     return content.check().addCallback(lambda _: content) if isinstance(content, FileContent) else content
-
-
-def _with_checksum(row: tuple[Any, ...]) -> tuple[Any, ...]:
-    """In the writer's thread: the row of a content, which came with the checksum of its body file if it has one."""
-    number, head, body, file, file_checksum = row
-    return number, head, body, file, FORMAT, content_checksum(head, file_checksum if body is None else zlib.crc32(body))
-
-
-def _message_row(number: int, message: Message) -> tuple[Any, ...]:
-    return (
-        number,
-        message.id,
-        message.project_id,
-        message.project,
-        message.route_id,
-        message.route,
-        message.sender,
-        message.tag,
-        orjson.dumps(message.metadata).decode() if message.metadata else "{}",
-        message.size,
-        message.created,
-        message.expires,
-        message.facts,
-        message.context,
-        encode_options(message.options),
-    )
-
-
-def _key_rows(message: Message) -> list[tuple[int, Sequence[tuple[Any, ...]]]]:
-    """What is written of a message's idempotency key, if it has one."""
-    key = message.idempotency
-    if key is None:
-        return []
-    return [
-        (_FORGET_KEYS, ((message.created,),)),
-        (_KEY, ((message.project_id, key.key, key.digest, message.id, key.expires),)),
-    ]
-
-
-def _finish_content(number: int) -> Any:
-    """Remove a finished message's content; returns the name of its body file, if it had one and is gone."""
-
-    def work(connection: sqlite3.Connection) -> str | None:
-        row = connection.execute(
-            "DELETE FROM content WHERE number = ?1 AND NOT EXISTS (SELECT 1 FROM message WHERE number = ?1) RETURNING file", (number,)
-        ).fetchone()
-        return None if row is None else row[0]
-
-    return work

@@ -15,7 +15,7 @@ from zope.interface.verify import verifyObject
 from lettermta.event import CREATED, DELIVERED
 from lettermta.interfaces import ISpool
 from lettermta.message import IdempotencyKey, Lane, Message, Options, Outcome, State
-from lettermta.spool import store
+from lettermta.spool import outbox, store
 from lettermta.spool.content import MemoryContent
 from lettermta.spool.damage import SpoolDamaged
 from lettermta.spool.store import Spool, SpoolInUse
@@ -334,7 +334,7 @@ def test_where_nobody_reads_the_outbox_the_old_are_forgotten_all_the_same(desk: 
 
 
 def test_trimming_takes_a_bounded_number_at_a_time(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "TRIM_ROWS", 4)
+    monkeypatch.setattr(outbox, "TRIM_ROWS", 4)
     for _ in range(10):
         desk.store("a@example.com")
     assert [desk.reactor.wait(desk.spool.trim(NOW + 100)) for _ in range(4)] == [4, 4, 1, 0]
