@@ -13,7 +13,7 @@ from attrs import evolve, field, frozen
 from dns.rdatatype import RdataType
 from dns.rdtypes.ANY.MX import MX
 
-from lettermta.delivery.resolver import DNSFailure, TemporaryDNSFailure, ascii_name
+from lettermta.delivery.resolver import NoSuchDomain, TemporaryDNSFailure, ascii_name
 from lettermta.delivery.tls.dane import Found, Lookups, find
 from lettermta.delivery.tls.mta_sts import MTASTS, NOTHING, Discovered
 from lettermta.delivery.tls.policy import UNCOUNTED, HostPolicy, ITLSResults, Kind, Reported, plain
@@ -50,7 +50,7 @@ class TLSPolicies:
             self.sts.stop()
 
     async def of_domain(self, domain: str, wanted: TLSMode) -> DomainPolicy:
-        """What holds for a domain, where the operator wants at least ``wanted``. With OFF nothing is asked."""
+        """What holds for a domain, where the operator wants at least ``wanted``. With OFF nothing is asked. Raises Unreachable."""
         if wanted is TLSMode.OFF:
             return DomainPolicy(self, domain, wanted)
         domain = ascii_name(domain)
@@ -62,8 +62,11 @@ class TLSPolicies:
         """The MX hosts that DNSSEC vouches for, and the names that the domain has besides its own (RFC 7672 section 2.2.1)."""
         try:
             answer = await self.resolver.lookup(domain, RdataType.MX)
-        except DNSFailure:
-            return frozenset(), ()  # whoever looks for hosts finds the same, and does what is due
+        except NoSuchDomain:
+            return frozenset(), ()
+        except TemporaryDNSFailure as error:
+            # Not knowing whether DANE applies must not mean that it does not.
+            raise Unreachable(Reply(451, "4.4.3", f"Looking up {domain} failed: {error}")) from None
         if not answer.authenticated:
             return frozenset(), ()
         records = cast(tuple[MX, ...], answer.records)
@@ -92,12 +95,11 @@ class DomainPolicy:
         """
         if self.wanted is TLSMode.OFF:
             return ""
-        if self.authenticated:
-            return f"dnssec {self.domain}"
+        parts = [f"dnssec {self.domain}"] if self.authenticated else []
         policy = self.discovered.policy
-        if policy is None or policy.mode is Mode.NONE:
-            return ""
-        return f"mta-sts {policy.mode} {' '.join(sorted(policy.mx))}"
+        if policy is not None and policy.mode is not Mode.NONE:
+            parts.append(f"mta-sts {policy.mode} {' '.join(sorted(policy.mx))}")
+        return " ".join(parts)
 
     async def of_host(self, host: str) -> HostPolicy:
         """What is asked of one of the domain's hosts. Raises Unreachable when it must not be used."""

@@ -156,8 +156,8 @@ class MXTransport:
             fault = error.reply
         if self.policies is None or literal:
             return Seen(targets, plain(host, self.settings.tls), fault)
-        policy = await self.policies.of_domain(self.exchange.domain, self.settings.tls)
         try:
+            policy = await self.policies.of_domain(self.exchange.domain, self.settings.tls)
             return Seen(targets, await policy.of_host(host), fault)
         except Unreachable as error:
             return Seen(targets, fault=fault or error.reply)
