@@ -31,7 +31,7 @@ def daemon(site: Site, postfix: Postfix) -> Iterator[Daemon]:
     settings = {
         "dns": {"servers": f"127.0.0.1:{dns_port}"},
         "delivery": {"port": str(postfix.port)},
-        "shaping *": {"connections": "3", "messages_per_connection": "40"},
+        "shaping *": {"connections": "3", "messages_per_connection": "40", "idle_time": "1s"},
     }
     daemon = site.daemon("daemon", settings)
     daemon.start()
