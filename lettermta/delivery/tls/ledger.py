@@ -45,10 +45,13 @@ class DayFiles:
         return sorted(path.stem for path in self._folder.glob("????-??-??.jsonl"))
 
     def load(self, day: str) -> Iterator[DomainDay]:
-        """A day's domains; a line that can't be read is passed over, and said in the log."""
+        """A day's domains; a file or a line that can't be read is passed over, and said in the log."""
         try:
             lines = (self._folder / f"{day}.jsonl").read_bytes().splitlines()
         except FileNotFoundError:
+            return
+        except OSError as error:
+            self.log.error("the TLS results of {day} can't be read: {error}", day=day, error=error)
             return
         for line in lines:
             try:

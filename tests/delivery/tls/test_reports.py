@@ -196,6 +196,18 @@ def test_a_damaged_line_takes_nothing_with_it(world: World) -> None:
     assert len(world.mailed) == 1
 
 
+def test_a_file_that_can_not_be_read_stops_no_start(world: World) -> None:
+    count(world)
+    world.stop()
+    [path] = world.folder.iterdir()
+    path.unlink()
+    path.mkdir()
+    world.start()
+    count(world, fault=EXPIRED)
+    world.clock.advance(LOOK_SECONDS)
+    assert [each.fate for each in world.ledger._days[TODAY].values()] == [""], "what can't be written stays in memory"
+
+
 @pytest.mark.parametrize("record", [NoSuchDomain("x"), "v=spf1 -all", "v=TLSRPTv1; rua=ftp://x"])
 def test_a_domain_that_asks_for_none_gets_none(world: World, record: str | Exception) -> None:
     count(world)
