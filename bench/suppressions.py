@@ -157,7 +157,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--entries", type=int, default=1_000_000)
     args = parser.parse_args()
-    table = Table()
+    table = Table(judges_time=True)
     with tempfile.TemporaryDirectory(prefix="lettermta-bench-") as directory:
         measure(args.entries, Path(directory), table)
     sys.exit(0 if table.met else 1)

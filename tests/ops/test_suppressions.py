@@ -80,7 +80,7 @@ def test_the_fixed_forms_of_the_design_work(site: AccountStore, tool: Admin, run
     assert told(run) == [("suppression.added", "jane@example.com"), ("suppression.removed", "jane@example.com")]
 
 
-def test_adding_twice_changes_nothing_and_is_no_fault(site: AccountStore, tool: Admin, run: Run) -> None:
+def test_adding_twice_changes_nothing_and_is_no_fault(accounts: AccountStore, tool: Admin, run: Run) -> None:
     first = tool("add", "--project", "demo", "jane@example.com", "--json").rows
     again = tool("add", "--project", "demo", "jane@example.com", "--json")
     assert (again.code, again.rows) == (0, first)
@@ -159,7 +159,7 @@ def test_a_list_is_imported_line_by_line(tool: Admin, tmp_path: Path) -> None:
     assert last.err == "2 read: 0 added, 2 were there already\n"
 
 
-def test_lines_that_make_no_sense_are_named_and_the_rest_is_in(site: AccountStore, tool: Admin) -> None:
+def test_lines_that_make_no_sense_are_named_and_the_rest_is_in(accounts: AccountStore, tool: Admin) -> None:
     lines = (
         b'good@x.test\nnot an address\n"x@x.test",whim\n{"value": "json@x.test", "reason": "spam_complaint"}\n[1]\n{bad\n'
         b'b\xe9d@x.test\n{"reason":"manual"}\nlast@x.test'
