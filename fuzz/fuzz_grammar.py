@@ -70,7 +70,7 @@ def _parameters(parameters: Mapping[str, str | None], keyword: bytes) -> None:
         require(name == name.upper(), "keywords are in upper case")
     try:
         if keyword == b"FROM:":
-            clean(mail_parameters(parameters, 1_800_000_000.0, secure=True).envid or "", "ENVID")
+            clean(mail_parameters(parameters, 1_800_000_000.0, secure=True).options.envid or "", "ENVID")
         else:
             clean(rcpt_parameters(parameters)[1] or "", "ORCPT")
     except grammar.SyntaxFault as fault:

@@ -9,9 +9,9 @@ import datetime
 import re
 from collections.abc import Callable, Mapping
 
-from attrs import define
+from attrs import define, evolve
 
-from lettermta.message import BodyType, DeliverBy, Notify, Refused, Reply
+from lettermta.message import BodyType, DeliverBy, Notify, Options, Refused, Reply
 from lettermta.smtp.grammar import SyntaxFault
 
 MAX_HOLD = 30 * 86_400
@@ -32,18 +32,12 @@ _PRIORITY = re.compile(r"-?\d")
 
 @define
 class MailParameters:
-    """What MAIL's parameters ask for."""
+    """What MAIL's parameters ask for: ``options`` for as long as the message is here, the rest for when it comes in."""
 
+    options: Options = Options()  # noqa: RUF009 - frozen
     size: int | None = None
-    body: BodyType = BodyType.SEVEN_BIT
-    smtputf8: bool = False
-    ret: str | None = None
-    envid: str | None = None
-    require_tls: bool = False
     hold_until: float | None = None
     """Wall-clock seconds until which the message is held (RFC 4865)."""
-    deliver_by: DeliverBy | None = None
-    priority: int = 0
 
 
 def mail_parameters(parameters: Mapping[str, str | None], now: float, *, secure: bool) -> MailParameters:
@@ -83,7 +77,7 @@ def _size(read: MailParameters, value: str | None, now: float) -> None:
 def _body(read: MailParameters, value: str | None, now: float) -> None:
     """RFC 6152 section 2, RFC 3030 section 3."""
     try:
-        read.body = BodyType((value or "").upper())
+        read.options = evolve(read.options, body=BodyType((value or "").upper()))
     except ValueError:
         raise SyntaxFault("BODY=7BIT, BODY=8BITMIME or BODY=BINARYMIME is expected") from None
 
@@ -92,19 +86,20 @@ def _smtputf8(read: MailParameters, value: str | None, now: float) -> None:
     """RFC 6531 section 3.4."""
     if value is not None:
         raise SyntaxFault("SMTPUTF8 has no value")
-    read.smtputf8 = True
+    read.options = evolve(read.options, smtputf8=True)
 
 
 def _ret(read: MailParameters, value: str | None, now: float) -> None:
     """RFC 3461 section 4.3."""
-    read.ret = (value or "").upper()
-    if read.ret not in ("FULL", "HDRS"):
+    ret = (value or "").upper()
+    if ret not in ("FULL", "HDRS"):
         raise SyntaxFault("RET=FULL or RET=HDRS is expected")
+    read.options = evolve(read.options, ret=ret)
 
 
 def _envid(read: MailParameters, value: str | None, now: float) -> None:
     """RFC 3461 section 4.4."""
-    read.envid = xtext(value or "", MAX_ENVID, "ENVID")
+    read.options = evolve(read.options, envid=xtext(value or "", MAX_ENVID, "ENVID"))
 
 
 def _auth(read: MailParameters, value: str | None, now: float) -> None:
@@ -117,7 +112,7 @@ def _require_tls(read: MailParameters, value: str | None, now: float) -> None:
     """RFC 8689 section 2."""
     if value is not None:
         raise SyntaxFault("REQUIRETLS has no value")
-    read.require_tls = True
+    read.options = evolve(read.options, require_tls=True)
 
 
 def _hold_for(read: MailParameters, value: str | None, now: float) -> None:
@@ -153,14 +148,14 @@ def _by(read: MailParameters, value: str | None, now: float) -> None:
     seconds, bounce = int(match[1]), match[2] == "R"
     if bounce and seconds <= 0:
         raise SyntaxFault("BY with R wants a time to come")
-    read.deliver_by = DeliverBy(now + seconds, bounce, bool(match[3]))
+    read.options = evolve(read.options, deliver_by=DeliverBy(now + seconds, bounce, bool(match[3])))
 
 
 def _priority(read: MailParameters, value: str | None, now: float) -> None:
     """RFC 6710 section 4."""
     if value is None or _PRIORITY.fullmatch(value) is None:
         raise SyntaxFault("MT-PRIORITY from -9 to 9 is expected")
-    read.priority = int(value)
+    read.options = evolve(read.options, priority=int(value))
 
 
 def _notify(value: str | None) -> frozenset[Notify]:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from attrs import frozen
 
 from lettermta.interfaces import IContent, ISubmitter
-from lettermta.message import BodyType, Envelope, Options, Peer, Recipient, Refused, Reply
+from lettermta.message import BodyType, Envelope, Peer, Recipient, Refused, Reply
 from lettermta.smtp import grammar
 from lettermta.smtp.chunks import ChunkReader, Swallow
 from lettermta.smtp.content import ContentReader
@@ -83,8 +83,7 @@ class Transaction:
             read = mail_parameters(given, self._now(), secure=self._peer.tls is not None)
             if read.size is not None and read.size > submitter.max_size:
                 raise Refused(TOO_LARGE)
-            envelope.size, envelope.hold_until = read.size, read.hold_until
-            envelope.options = Options(read.body, read.smtputf8, read.ret, read.envid, read.require_tls, read.deliver_by, read.priority)
+            envelope.options, envelope.size, envelope.hold_until = read.options, read.size, read.hold_until
         if not sender.isascii() and not envelope.options.smtputf8:
             raise Refused(NEEDS_SMTPUTF8)
         submitter.mail(envelope)
