@@ -178,7 +178,11 @@ def _is_utf8(message: bytes) -> bool:
 
 
 def _decode(text: bytes) -> bytes:
+    """Base64 in its one canonical form: bits that count for nothing are zero (RFC 4648 section 3.5), so no other octets say the same."""
     try:
-        return base64.b64decode(text, validate=True)
+        octets = base64.b64decode(text, validate=True)
     except binascii.Error:
         raise MalformedResponse from None
+    if base64.b64encode(octets) != text:
+        raise MalformedResponse
+    return octets
