@@ -25,7 +25,7 @@ from twisted.python import usage
 from twisted.python.failure import Failure
 
 from lettermta import __version__, metrics
-from lettermta.accounts.directory import Directory
+from lettermta.accounts.directory import FRESH_SECONDS, Directory
 from lettermta.accounts.errors import AccountError
 from lettermta.config import Config, ConfigError, load
 from lettermta.delivery.shaping import ShapingRules
@@ -138,7 +138,7 @@ class Lettermta(Service):
         config = self._config
         try:
             self._prepare_state(config)
-            self._directory = Directory(config.mta.state_dir)
+            self._directory = Directory(config.mta.state_dir, FRESH_SECONDS)
             self._spool = Spool(config.mta.state_dir / "spool" / "0", self._reactor, config.limits.free_space)
             self._spool.open()
         except (AccountError, SpoolVersionError, SpoolInUse, SpoolDamaged, TLSFault) as error:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from attrs import evolve
 from twisted.logger import LogEvent, capturedLogs
 
-from lettermta.accounts.directory import Directory
+from lettermta.accounts import directory as directory_module
+from lettermta.accounts.directory import FRESH_SECONDS, Directory
 from lettermta.accounts.model import Route, Smarthost, TransportKind
 from lettermta.accounts.store import AccountStore
 
@@ -42,6 +44,21 @@ def test_it_starts_without_accounts(tmp_path: Path, directory: Directory) -> Non
     assert directory.domains("nothing") == frozenset()
     assert (tmp_path / "accounts.db").exists()
     assert (tmp_path / "accounts.key").exists()
+
+
+def test_a_busy_daemon_looks_for_changes_only_so_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(directory_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    busy = Directory(tmp_path, FRESH_SECONDS)
+    assert busy.project_by_slug("demo") is None
+    with AccountStore(tmp_path) as store:
+        store.create_project("demo")
+    now[0] += FRESH_SECONDS / 2
+    assert busy.project_by_slug("demo") is None
+    now[0] += FRESH_SECONDS
+    assert busy.project_by_slug("demo") is not None
+    assert FRESH_SECONDS <= 0.005, "less than a tool takes to end behind its commit"
+    busy.close()
 
 
 def test_each_account_is_found_by_each_of_its_keys(directory: Directory, store: AccountStore) -> None:
