@@ -59,10 +59,11 @@ from lettermta.wiring import (
     make_tls_reports,
     make_webhooks,
     plug_in,
+    relimit,
     webhook_settings,
 )
 
-_RELOADED = "certificates, shaping and throttle rules reloaded, and the settings of webhooks"
+_RELOADED = "certificates, limits, shaping and throttle rules reloaded, and the settings of webhooks"
 DRAIN_SECONDS = 10.0
 """How long sessions with a message in hand may take to finish when the daemon stops."""
 
@@ -180,8 +181,8 @@ class Lettermta(Service):
         """How many connections there can be; says so when they are fewer than configured."""
         wanted, files = config.limits.connections, descriptors.raise_limit()
         shortage = descriptors.shortage(wanted, files)
+        self._health.check("descriptors", lambda: shortage, http.Severity.WARNING)
         if shortage is not None:
-            self._health.check("descriptors", lambda: shortage, http.Severity.WARNING)
             self.log.warn("{shortage}", shortage=shortage)
         return descriptors.connections_within(wanted, files)
 
@@ -282,6 +283,7 @@ class Lettermta(Service):
             metrics.RELOADS["refused"].inc()
             self.log.error("reload refused, the old configuration stays in force: {reason}", reason=str(error))
             return str(error)
+        self._relimit(config)
         self._routing.reshape(ShapingRules(config.shaping))
         self._throttles.follow(config.throttles)
         self._scheduler.reshape()
@@ -289,6 +291,14 @@ class Lettermta(Service):
         metrics.RELOADS["succeeded"].inc()
         self.log.info("{told}", told=_RELOADED)
         return None
+
+    def _relimit(self, config: Config) -> None:
+        """What [limits] says: for connections and logins to come, and for room on the disk at once."""
+        self._submission.limit(config.limits.message_size, config.limits.recipients)
+        self._spool.keep_free(config.limits.free_space)
+        self._edge = relimit(self._edge, config, self._connections(config))
+        for factory in self._factories:
+            factory.edge = self._edge
 
     # -- stopping
 

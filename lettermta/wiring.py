@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
@@ -85,14 +85,31 @@ def threads_of(reactor: Any) -> Callable[..., Deferred[Any]]:
 def make_edge(config: Config, reactor: Any, connections: int) -> Edge:
     """What all listeners share: caps, the guard of logins, deadlines. ``connections``: how many of the configured ones there can be."""
     limits = config.limits
-    per_address = min(limits.connections_per_address, connections)
-    caps = Caps(connections, per_address, min(per_address * NETWORK_SHARE, connections))
     return Edge(
-        admission=Admission(caps, limits.exempt_networks, reactor),
+        admission=Admission(_caps(config, connections), limits.exempt_networks, reactor),
         guard=LoginGuard(limits.auth_failures, SHUT_OUT_SECONDS, limits.exempt_networks, reactor),
-        pace=Pace(limits.command_timeout, limits.data_timeout, limits.minimum_rate),
+        pace=_pace(config),
         rules=SessionRules(errors=limits.errors, content=ContentRules(repair=config.submission.bare_line_ends is BareLineEnds.REPAIR)),
     )
+
+
+def relimit(edge: Edge, config: Config, connections: int) -> Edge:
+    """The edge for connections that come after a reload, with other limits; what it has counted goes on counting."""
+    limits = config.limits
+    edge.admission.follow(_caps(config, connections), limits.exempt_networks)
+    edge.guard.follow(limits.auth_failures, limits.exempt_networks)
+    return evolve(edge, pace=_pace(config), rules=evolve(edge.rules, errors=limits.errors))
+
+
+def _caps(config: Config, connections: int) -> Caps:
+    limits = config.limits
+    per_address = min(limits.connections_per_address, connections)
+    return Caps(connections, per_address, min(per_address * NETWORK_SHARE, connections))
+
+
+def _pace(config: Config) -> Pace:
+    limits = config.limits
+    return Pace(limits.command_timeout, limits.data_timeout, limits.minimum_rate)
 
 
 @frozen

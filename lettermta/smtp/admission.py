@@ -124,6 +124,11 @@ class Admission:
         self._addresses: dict[str, int] = {}
         self._networks: dict[str, int] = {}
 
+    def follow(self, caps: Caps, exempt: Sequence[Network]) -> None:
+        """Other caps, for connections to come; those that are there stay."""
+        self.caps = caps
+        self._exempt = _Exempt(exempt)
+
     def __len__(self) -> int:
         return len(self._visits)
 
@@ -261,6 +266,11 @@ class LoginGuard:
         self._clock = clock
         self._sources = _Memory(clock, remembered)
         self._accounts = _Memory(clock, remembered)
+
+    def follow(self, most: int, exempt: Sequence[Network]) -> None:
+        """Other limits, for logins to come; who is shut out stays so."""
+        self._most = most
+        self._exempt = _Exempt(exempt)
 
     def __len__(self) -> int:
         return len(self._sources) + len(self._accounts)

@@ -186,6 +186,10 @@ class Spool(Tools, Outbox):
         """See ISpool."""
         return self._writer.condition is Condition.WORKING and self._room.takes(size)
 
+    def keep_free(self, free_space: int) -> None:
+        """Other octets that are to stay free, from the next look on. The reserve within keeps the size that it has."""
+        self._room.floor = free_space
+
     def store(self, message: Message, events: Sequence[Event]) -> Deferred[None]:
         """See ISpool."""
         content = message.content

@@ -70,6 +70,10 @@ class Submission:
     def __attrs_post_init__(self) -> None:
         self.idempotency = Idempotency(self.spool)
 
+    def limit(self, message_size: int, recipients: int) -> None:
+        """Other limits, for whoever logs in from now on."""
+        self.rules = evolve(self.rules, message_size=message_size, recipients=recipients)
+
 
 @implementer(ISMTPServer)
 class SubmissionServer:
@@ -80,8 +84,6 @@ class SubmissionServer:
     def __init__(self, submission: Submission, listener: Listener) -> None:
         rules, directory = submission.rules, submission.directory
         self.hostname = rules.hostname
-        self.max_size = rules.message_size
-        self.max_recipients = rules.recipients
         self._submission = submission
         self._listener = listener
         checkers = [
@@ -90,6 +92,16 @@ class SubmissionServer:
             ScramChecker(directory, rules.usernames, submission.scram),
         ]
         self.portal = Portal(SubmissionRealm(self._by_token), checkers)
+
+    @property
+    def max_size(self) -> int:
+        """See ISMTPServer."""
+        return self._submission.rules.message_size
+
+    @property
+    def max_recipients(self) -> int:
+        """See ISMTPServer."""
+        return self._submission.rules.recipients
 
     def mechanisms(self, secure: bool, plus: bool) -> Sequence[str]:
         """See ISMTPServer. What tries each token is offered only where no live one is bound to fail with it."""

@@ -151,9 +151,9 @@ def test_sighup_serves_the_new_certificate_and_keeps_the_old_one_in_place_of_a_b
     open_session = daemon.client(daemon.port)
     install(new, tls)
     daemon.running.send_signal(signal.SIGHUP)
-    daemon.running.line("certificates, shaping and throttle rules reloaded")
+    daemon.running.line("certificates, limits, shaping and throttle rules reloaded")
     assert daemon.notice().startswith("RELOADING=1\nMONOTONIC_USEC="), "the service manager knows"
-    assert daemon.notice() == "READY=1\nSTATUS=certificates, shaping and throttle rules reloaded, and the settings of webhooks"
+    assert daemon.notice() == "READY=1\nSTATUS=certificates, limits, shaping and throttle rules reloaded, and the settings of webhooks"
     assert served(port) == expected[new]
     assert open_session.noop()[0] == 250, "who is connected stays connected"
     open_session.quit()
@@ -170,6 +170,32 @@ def test_sighup_serves_the_new_certificate_and_keeps_the_old_one_in_place_of_a_b
     daemon.running.send_signal(signal.SIGHUP)
     daemon.running.line("reload refused", count=2)
     assert served(port) == expected[new], "a fault anywhere in the file keeps all of the old"
+    daemon.stop()
+
+
+def test_limits_follow_a_reload(site: Site) -> None:
+    daemon = site.daemon("relimited", {"limits": {"message_size": "1000000", "recipients": "5", "errors": "20"}})
+    daemon.start()
+    before = daemon.client()
+    daemon.config.write_text(
+        daemon.config.read_text()
+        .replace("message_size = 1000000", "message_size = 2000000")
+        .replace("recipients = 5", "recipients = 1")
+        .replace("errors = 20", "errors = 2")
+    )
+    daemon.running.send_signal(signal.SIGHUP)
+    daemon.running.line("limits.* reloaded")
+    after = daemon.client()
+    for client, size, second in ((before, "1000000", 250), (after, "2000000", 452)):
+        client.ehlo()
+        assert client.esmtp_features["size"] == size
+        assert client.mail("app@sender.test")[0] == 250
+        assert [client.rcpt(f"{name}@two.test")[0] for name in "ab"] == [250, second], "who is logged in keeps the limits of then"
+    before.quit()
+    assert after.docmd("NONSENSE")[0] == 500
+    with pytest.raises((smtplib.SMTPServerDisconnected, ConnectionError)):
+        for _ in range(5):
+            after.docmd("NONSENSE")
     daemon.stop()
 
 
