@@ -50,9 +50,11 @@ class Field:
 
 
 def split_fields(head: bytes) -> list[Field]:
-    """The fields of a header block, in their order. A line that is no field, or a NUL anywhere, refuses the message."""
+    """The fields of a header block, in their order. A line that is no field or has no end, or a NUL anywhere, refuses the message."""
     if b"\0" in head:
         raise Refused(Reply(550, "5.6.0", "A NUL in the header block (RFC 5322 section 2.2)"), "broken header", "header")
+    if head and not head.endswith(b"\r\n"):  # what comes by BDAT ends anywhere
+        raise Refused(Reply(550, "5.6.0", "The last header line does not end in CRLF (RFC 5322 section 2.2)"), "broken header", "header")
     fields: list[Field] = []
     start = 0
     while start < len(head):

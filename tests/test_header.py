@@ -43,6 +43,13 @@ def test_a_nul_refuses_the_message() -> None:
         split_fields(b"X-Tag: a\0b\r\n")
 
 
+@pytest.mark.parametrize("head", [b"X", b"X: a", b"X: a\r\nY: b", b"X: a\r\n folded", b"X: a\r\n "])
+def test_a_line_without_an_end_refuses_the_message_for_good(head: bytes) -> None:
+    """BDAT can bring one; a reply of 4xx would have it sent again and again."""
+    with pytest.raises(Refused, match=r"550 5\.6\.0 The last header line does not end in CRLF"):
+        split_fields(head)
+
+
 @pytest.mark.parametrize(
     ("raw", "text"),
     [

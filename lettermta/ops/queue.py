@@ -175,7 +175,8 @@ def _as_text(octets: bytes) -> Mapping[str, str]:
 
 def _parser() -> Parser:
     parser = Parser(prog="lettermta-queue", description="What is in the spool.", allow_abbrev=False)
-    parser.add_argument("-c", dest="config", metavar="FILE", help="the configuration (default $LETTERMTA_CONFIG)")
+    parser.add_argument("-c", "--config", metavar="FILE", help="the configuration (default $LETTERMTA_CONFIG)")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
     listing = _command(commands, "list", _list, "one line for each recipient that is not finished")
     add_filters(listing)
@@ -189,8 +190,9 @@ def _parser() -> Parser:
 
 def _command(commands: Any, name: str, run: Any, words: str) -> argparse.ArgumentParser:
     command: argparse.ArgumentParser = commands.add_parser(name, help=words, description=words, allow_abbrev=False)
-    command.add_argument("-c", dest="config", metavar="FILE", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
-    command.add_argument("--json", action="store_true", help="one JSON object a line")
+    # Both stand on either side of the command, as for lettermta-admin.
+    command.add_argument("-c", "--config", metavar="FILE", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    command.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="one JSON object a line")
     command.set_defaults(run=run, on_files=False)
     return command
 

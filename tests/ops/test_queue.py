@@ -47,6 +47,14 @@ def test_the_rows_of_a_list_have_exactly_the_promised_keys(run: Run, ids: list[s
     assert ran.rows[3]["due"] is None, "what is held is not due"
 
 
+@pytest.mark.usefixtures("ids")
+def test_the_options_of_all_commands_stand_on_either_side_of_the_command(run: Run, config: Path) -> None:
+    wanted = run("list", "--json")
+    assert wanted.rows
+    for command in (("--json", "list"), ("--config", str(config), "--json", "list"), ("list", "--config", str(config), "--json")):
+        assert run(*command) == wanted
+
+
 @pytest.mark.usefixtures("both")
 def test_each_filter_finds_what_it_says(run: Run, ids: list[str]) -> None:
     for options, found in (

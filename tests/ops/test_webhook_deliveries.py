@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import time
 from pathlib import Path
 
 import pytest
 
 from lettermta.event import Event, timestamp
+from lettermta.ops.admin import webhook_deliveries
 from lettermta.spool import deliveries
 from lettermta.spool.deliveries import directory_of
 from lettermta.webhook import Answer, Attempted, Delivery, DeliveryStatus
@@ -96,6 +98,17 @@ def test_a_test_waits_for_the_daemon(run: Run, webhook: str, tmp_path: Path) -> 
     }
     assert isinstance(document["data"]["timestamp"], int)
     assert document["context"]["project"] == "demo"
+
+
+def test_a_test_that_is_not_sent_in_time_says_so(run: Run, webhook: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webhook_deliveries, "TEST_SECONDS", 0.0)
+    with socket.socket(socket.AF_UNIX) as daemon:
+        (tmp_path / "state").mkdir(exist_ok=True)
+        daemon.bind(str(tmp_path / "state" / "control.sock"))
+        daemon.listen()
+        ran = run("webhook", "test", webhook)
+    assert ran.out == "pending: not tried yet\n"
+    assert "is not sent yet" in ran.err
 
 
 def test_records_are_shown_the_newest_first(run: Run, webhook: str, told: list[Event], tmp_path: Path) -> None:

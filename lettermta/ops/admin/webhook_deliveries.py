@@ -127,7 +127,7 @@ def _test(args: argparse.Namespace, store: AccountStore) -> None:
     if args.json:
         print(json.dumps(shown_delivery(row)))
     else:
-        said = row["problem"] or f"status {row['http_status']}"
+        said = row["problem"] or ("not tried yet" if row["http_status"] is None else f"status {row['http_status']}")
         after = "" if row["seconds"] is None else f" after {row['seconds'] * 1000:.0f} ms"
         print(f"{row['status']}: {said}{after}")
     if row["status"] == DeliveryStatus.PENDING:
