@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lettermta.event import NAMES, timestamp
+from lettermta.event import NAMES, WEBHOOK_DISABLED, timestamp
 from lettermta.ops import queue_stats
 from lettermta.ops.command_line import say
 from lettermta.ops.queue_asking import add_filters, add_message, age, chosen, filters_of, print_json
@@ -35,8 +35,9 @@ def add_commands(add: Callable[[str, Any, str], argparse.ArgumentParser]) -> Non
 
 def _event_name(given: str) -> str:
     name = given if "." in given else f"message.{given}"
-    if name not in NAMES:
-        raise argparse.ArgumentTypeError(f"{given!r}: one of {', '.join(sorted(NAMES))} is expected")
+    told = NAMES | {WEBHOOK_DISABLED}
+    if name not in told:
+        raise argparse.ArgumentTypeError(f"{given!r}: one of {', '.join(sorted(told))} is expected")
     return name
 
 

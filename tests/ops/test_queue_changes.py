@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from lettermta.accounts.store import AccountStore
-from lettermta.event import timestamp
+from lettermta.event import message_event, timestamp
 from lettermta.message import Attempt, Outcome, State
 
 from ..spool.hand import NOW, Desk, large
@@ -49,6 +49,16 @@ def test_what_is_held_is_not_due_and_says_why(run: Run, ids: list[str]) -> None:
     assert [(row["state"], row["due"], row["last_reply"]) for row in rows] == [("held", None, "asked by legal")] * 2
     assert states(run, "--domain", "example.com") == {"a": "held", "c": "queued", "e": "held"}
     assert [row["recipient"][0] for row in run("list", "--json", "--reason", "LEGAL").rows] == ["a", "b"]
+
+
+@pytest.mark.usefixtures("ids")
+def test_that_a_webhook_was_switched_off_is_found_by_its_name(run: Run, config: Path) -> None:
+    desk = Desk(config.parent / "state" / "spool" / "0")
+    desk.reactor.wait(desk.spool.tell([message_event("webhook.disabled", NOW, "", b'{"webhook_id":"w1"}', b'{"project":"demo"}')]))
+    desk.close()
+    [one] = run("events", "--json", "--event", "webhook.disabled").rows
+    assert one["data"] == {"webhook_id": "w1"}
+    assert run("events", "--event", "webhook.gone").code == os.EX_USAGE
 
 
 @pytest.mark.usefixtures("both")
