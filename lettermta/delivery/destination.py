@@ -1,8 +1,8 @@
 """A destination: the channels that lead to one place, and the lanes that share them in turn.
 
 Channels are opened while more waits than is free, as far as the flow and the budget of all destinations allow, and are kept for a while
-when nothing waits. When none can be opened, the first that waits has had its attempt and is put off; the others wait on, untouched, until
-the destination is probed again after a growing pause, by one of them. So a dead destination costs one attempt a minute, whatever waits for
+when nothing waits. When none can be opened, the first few that wait are put off by that; the others wait on, untouched, until the
+destination is probed again after a growing pause, by one connection. So a dead destination costs a few records a minute, whatever waits for
 it, and all of that goes out as soon as it is back. What has outlived its time meanwhile, or is so late that its sender is to hear of it,
 is told so without a probe of its own. What the receiver says about us, and not about one message, is the flow's to learn from.
 """
@@ -31,6 +31,8 @@ from lettermta.message import QueueEntry, Reply, Unreachable, Verdict
 
 CROWD = 1_000
 """Lanes of one destination that are too many to hold a window of each."""
+TOLD = 10
+"""Entries that one failed opening puts off: whoever looks at a small queue finds the reason with each message; a deep one costs no more."""
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """Seconds before a destination that could not be reached is probed again: the first pause, doubled each time up to the longest."""
 
@@ -305,8 +307,9 @@ class Destination:
                 self._refuse(lane, entry, refusal)
             return
         self._refusal = refusal
-        if self._lanes:
-            self._refuse(*self._next(), refusal)
+        for _ in range(TOLD):
+            if self._lanes:
+                self._refuse(*self._next(), refusal)
         for lane in list(self._lanes):
             if lane.way == self.name:  # recording what became of one may have moved others
                 self._refuse_overdue(lane, refusal)

@@ -10,7 +10,7 @@ from twisted.logger import capturedLogs
 
 from lettermta.delivery import scheduler
 from lettermta.delivery.budget import TURN
-from lettermta.delivery.destination import FIRST_PAUSE, LONGEST_PAUSE
+from lettermta.delivery.destination import FIRST_PAUSE, LONGEST_PAUSE, TOLD
 from lettermta.message import Reply, State, Unreachable, Verdict
 from lettermta.testing.spool import MemorySpool
 
@@ -233,11 +233,11 @@ def test_several_channels_that_fail_together_are_one_failure():
         opening.errback(unreachable())
     assert all(one.attempts == 0 for one in world.recipients()), "the last one may have better luck"
     place.opening[-1].errback(unreachable())
-    assert [one.attempts for one in world.recipients()] == [1] + [0] * 29
+    assert [one.attempts for one in world.recipients()] == [1] * TOLD + [0] * (30 - TOLD)
     place.holding_opens = False
     world.submit("late@example.com")
     world.clock.advance(FIRST_PAUSE)
-    assert place.recipients == [f"u{number}@example.com" for number in range(1, 30)] + ["late@example.com"]
+    assert place.recipients == [f"u{number}@example.com" for number in range(TOLD, 30)] + ["late@example.com"]
 
 
 def test_what_waits_for_a_dead_destination_is_not_attempted_and_goes_out_when_it_is_back():
@@ -248,11 +248,12 @@ def test_what_waits_for_a_dead_destination_is_not_attempted_and_goes_out_when_it
         world.submit(f"u{number}@example.com")
     for _ in range(11):
         world.clock.advance(0.1)
-    assert [one.attempts for one in world.recipients()] == [1, 1] + [0] * 98, "one for each time that it was tried"
-    assert Counter(one.state for one in world.recipients()) == {State.DEFERRED: 2, State.QUEUED: 98}
+    told = sum(one.attempts for one in world.recipients())
+    assert TOLD < told <= 2 * TOLD, "a few for each time that it was tried"
+    assert Counter(one.state for one in world.recipients()) == {State.DEFERRED: told, State.QUEUED: 100 - told}
     place.fault = None
     world.clock.advance(2 * FIRST_PAUSE)
-    assert len(place.recipients) == 98
+    assert len(place.recipients) == 100 - told
     world.clock.advance(60)
     assert sorted(place.recipients) == sorted(f"u{number}@example.com" for number in range(100))
     world.assert_at_rest()
@@ -268,7 +269,8 @@ def test_what_waits_for_a_dead_destination_expires_without_a_probe_of_its_own():
     for _ in range(59):
         world.clock.advance(LONGEST_PAUSE)
     assert world.told().count("failed") == 0
-    world.clock.advance(2 * LONGEST_PAUSE)
+    for _ in range(5):
+        world.clock.advance(LONGEST_PAUSE)
     assert world.told().count("failed") == 1200
     failed = world.events("failed")[-1].data
     assert failed["classification"] == "expired"
