@@ -12,7 +12,7 @@ WEBHOOK_KILLS ?= 100
 DEEP_MESSAGES ?= 1000000
 DEV := etc/dev.ini
 
-.PHONY: help run test test-clients fuzz crash crash-webhooks amqp lint bench bench-idle bench-latency bench-large bench-suppressions bench-deep bench-webhooks reference clean
+.PHONY: help run test test-clients fuzz crash crash-webhooks amqp lint bench bench-idle bench-latency bench-large bench-suppressions bench-deep bench-fair bench-webhooks reference clean
 
 help:
 	@echo "make run     start a daemon for trying out: etc/dev.ini, mail is captured"
@@ -29,6 +29,7 @@ help:
 	@echo "make bench-suppressions    a list of 1,000,000: bringing it in, holding it, asking it"
 	@echo "make bench-webhooks  what a webhook costs the mail"
 	@echo "make bench-latency  messages per second on one connection over 50 ms"
+	@echo "make bench-fair     one project's few messages beside another one's backlog"
 	@echo "make bench-large    a message of 50 MB: how much the daemon's memory grows"
 
 $(INSTALLED): setup.cfg pyproject.toml
@@ -99,6 +100,9 @@ bench-latency: $(TESTABLE)
 
 bench-large: $(TESTABLE)
 	$(BIN)/python bench/large.py
+
+bench-fair: $(TESTABLE)
+	$(BIN)/python bench/fair.py
 
 # Takes some 14 GB of disk for a million messages, where TMPDIR says.
 bench-deep: $(TESTABLE)

@@ -37,7 +37,7 @@ from lettermta.events.webhooks.sender import Sender, SenderSettings
 from lettermta.spool.deliveries import Deliveries, DeliveriesInUse, DeliveriesVersionError, directory_of
 from lettermta.spool.schema import DatabaseFault
 
-NICE = 10
+NICE = 19
 """By how much the mail comes before webhooks where they need the same core."""
 THREADS = 32
 """Look-ups of names that may wait at the same time."""
