@@ -9,6 +9,7 @@ is told so without a probe of its own. What the receiver says about us, and not 
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Protocol
@@ -19,6 +20,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from lettermta.delivery.backlog import Backlog
 from lettermta.delivery.budget import ChannelBudget
 from lettermta.delivery.flow import Flow
 from lettermta.delivery.lane import LaneQueue
@@ -35,7 +37,12 @@ TOLD = 10
 """Entries that one failed opening puts off: whoever looks at a small queue finds the reason with each message; a deep one costs no more."""
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """Seconds before a destination that could not be reached is probed again: the first pause, doubled each time up to the longest."""
-
+SPREAD = 0.25
+"""Each pause is shorter by up to this part of itself, so that destinations that were lost together are not all probed together."""
+REMEMBERED = 2 * LONGEST_PAUSE
+"""Seconds for which it is known that a destination could not be reached, whether anything waits for it or not."""
+FIRST_CHANNELS = 2
+"""Channels that are opened at once to a destination that none leads to: it may be one that takes none."""
 
 Trace = Mapping[str, object]
 NOTHING: Trace = {}
@@ -91,7 +98,15 @@ class Destination:
     log = Logger()
 
     def __init__(
-        self, name: str, transport: ITransport, flow: Flow, limits: Limits, clock: IReactorTime, budget: ChannelBudget, queue: IQueue
+        self,
+        name: str,
+        transport: ITransport,
+        flow: Flow,
+        limits: Limits,
+        clock: IReactorTime,
+        budget: ChannelBudget,
+        backlog: Backlog,
+        queue: IQueue,
     ) -> None:
         self.name = name
         self.flow = flow
@@ -100,6 +115,7 @@ class Destination:
         self._transport = transport
         self._clock = clock
         self._budget = budget
+        self._backlog = backlog
         self._queue = queue
         self._lanes = Rounds()
         self._idle: list[_Held] = []
@@ -111,6 +127,8 @@ class Destination:
         self._opening = 0
         self._pause = 0.0
         """How long the next pause is to be; 0 while all is well."""
+        self._remembered = float("-inf")
+        """Until when that is to be known."""
         self._refusal: _Refusal | None = None
         """Why it could not be reached when that was last tried; None once it could."""
         self._probe: IDelayedCall | None = None
@@ -126,8 +144,9 @@ class Destination:
 
     @property
     def unused(self) -> bool:
-        """Whether nothing waits for it, leads to it, or is being opened."""
-        return not (self._lanes or self._channels or self._opening or self._probe or self._reaper)
+        """Whether nothing waits for it, leads to it, is being opened, or is to be remembered."""
+        in_use = self._lanes or self._channels or self._opening or self._probe or self._reaper
+        return not in_use and (not self._pause or self._remembered <= self._clock.seconds())
 
     @property
     def channels(self) -> int:
@@ -198,17 +217,20 @@ class Destination:
         self._pumping = True
         try:
             while self._stopped is None:
-                while self._lanes and self.flow.open(self) and (held := self._free_channel()):
+                while self._lanes and self._may_begin() and (held := self._free_channel()):
                     self._attempt(held, *self._next())
                 if self._open_one():
                     continue
-                if not (self._roomy and not self._opening and self._lanes and self.flow.open(self)):
+                if not (self._roomy and not self._opening and self._lanes and self._may_begin()):
                     break
                 self._attempt(self._roomy.pop(0), *self._next())
         finally:
             self._pumping = False
         if self._idle:
             self._keep()
+
+    def _may_begin(self) -> bool:
+        return self.flow.open(self) and self._backlog.open(self)
 
     def _free_channel(self) -> _Held | None:
         while self._idle:
@@ -239,7 +261,9 @@ class Destination:
         if self._probe is not None or not self._lacking():
             return False
         # After a failure one channel probes, and the others follow it.
-        if (self._pause and self._opening) or not self.flow.open(self) or not self._take():
+        if (self._pause and self._opening) or (not self._channels and self._opening >= FIRST_CHANNELS):
+            return False
+        if not self._may_begin() or not self._take():
             return False
         self._opening += 1
         self._transport.open().addCallbacks(self._opened, self._not_opened, (), {}, (self._clock.seconds(),))
@@ -338,7 +362,9 @@ class Destination:
         if self._probe is None:
             pause = self._pause or FIRST_PAUSE
             self._pause = min(pause * 2, LONGEST_PAUSE)
-            self._probe = self._clock.callLater(pause, self._probe_now)
+            self._remembered = self._clock.seconds() + REMEMBERED
+            # Spreading a herd needs no unpredictable numbers.
+            self._probe = self._clock.callLater(pause * (1 - random.random() * SPREAD), self._probe_now)  # noqa: S311
 
     def hurry(self) -> None:
         """Probe now, if a pause is on."""
@@ -474,6 +500,7 @@ class Destination:
         """Want nothing of the flow any more."""
         self.flow.forget(self)
         self._budget.forget(self)
+        self._backlog.forget(self)
         self.flow.users -= 1
 
     def stop(self) -> Deferred[None]:

@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from lettermta import metrics
+from lettermta.delivery.backlog import Backlog
 from lettermta.delivery.budget import ChannelBudget
 from lettermta.delivery.classes import Classifier
 from lettermta.delivery.clock_watch import ClockWatch
@@ -43,6 +44,8 @@ LOOK_FOR_ROOM_SECONDS = 1.0
 """When the hand is full, how often what waits for destinations in doubt is left to the spool at the most."""
 MAX_CHANNELS = 500
 """Channels of all destinations together."""
+MOST_UNRECORDED = 2_000
+"""Attempts whose outcome waits for its commit: twice as many as one commit has, so that the next one fills while one is synced."""
 STOP_SECONDS = 10.0
 """How long attempts under way may take to finish when the daemon stops."""
 LEAST_HELD, MOST_HELD = 5.0, 120.0
@@ -94,14 +97,13 @@ class Scheduler:
         self._clock = clock
         self._now = now
         self._budget = ChannelBudget(MAX_CHANNELS)
+        self._backlog = Backlog(MOST_UNRECORDED)
         self._lanes: dict[Lane, LaneQueue] = {}
         self._destinations: dict[str, Destination] = {}
         self._flows = Flows(throttles or ThrottleRules(), clock)
         self._hungry: OrderedDict[Lane, None] = OrderedDict()
         self._crowds = Crowds()
         self._hand = 0
-        self._share = WINDOW
-        """The window of a lane whose destination can't be reached."""
         self._room_made: float | None = None
         self._in_hand = Hand()
         self._doomed: dict[int, Reply] = {}
@@ -185,12 +187,13 @@ class Scheduler:
             lane = self._lanes[key] = LaneQueue(key, self._in_hand)
         return lane
 
-    def _leave(self, lane: LaneQueue) -> None:
-        """Leave a lane's due entries in the spool until there is room."""
-        lane.more = True
-        if not len(lane) and not lane.asking:
-            self._hungry[lane.lane] = None
-            self._feed()
+    def _leave(self, *lanes: LaneQueue) -> None:
+        """Leave the due entries of lanes in the spool until there is room."""
+        for lane in lanes:
+            lane.more = True
+            if not len(lane) and not lane.asking:
+                self._hungry[lane.lane] = None
+        self._feed()
 
     def _serve(self, lane: LaneQueue) -> None:
         way = self._way(lane.lane)
@@ -204,7 +207,7 @@ class Scheduler:
             self._forget_unused()
             flow = self._flows.of(way.flow, way.limits)
             destination = self._destinations[way.key] = Destination(
-                way.key, way.transport(), flow, way.limits, self._clock, self._budget, self
+                way.key, way.transport(), flow, way.limits, self._clock, self._budget, self._backlog, self
             )
         elif destination.limits is not way.limits:
             destination.reshape(way.transport(), way.limits)
@@ -250,9 +253,8 @@ class Scheduler:
         changed = [self._lane(key) for key in lanes]
         for lane in changed:
             self._let_go(lane)
-        for lane in changed:
-            # Only now, or what was moved from one lane to another would be found still in the hand of the first.
-            self._leave(lane)
+        # Only now, or what was moved from one lane to another would be found still in the hand of the first.
+        self._leave(*changed)
 
     def hurry(self, lanes: Iterable[Lane]) -> None:
         """Reread these lanes, and don't wait for the end of a pause where their destinations could not be reached."""
@@ -329,12 +331,14 @@ class Scheduler:
     def _alarm(self) -> None:
         self._wake = None
         now = self._now()
+        come: list[LaneQueue] = []
         while self._due and self._due[0][0] <= now:
             due, route_id, domain = heapq.heappop(self._due)
             key = Lane(route_id, domain)
             if self._next_due.get(key) == due:
                 del self._next_due[key]
-                self._leave(self._out_of_crowd(self._lane(key)))
+                come.append(self._out_of_crowd(self._lane(key)))
+        self._leave(*come)
         self._set_alarm()
 
     def _look_at_clock(self) -> None:
@@ -382,7 +386,6 @@ class Scheduler:
                     self._hand -= left
                     for lane in parted:
                         self._hold(lane)
-                self._share = max(min(LARGEST_HAND // 2 // len(doubtful), WINDOW), 1)
         return self._hand < LARGEST_HAND
 
     # -- crowds
@@ -410,10 +413,11 @@ class Scheduler:
             self._leave(called)
 
     def _window(self, lane: Lane) -> int:
+        """As many entries as there may be where they are known to go out; else as many as there is room for if all lanes have so many."""
         destination = self._destinations.get(self._way(lane).key)
-        if destination is None or not destination.failing:
+        if destination is not None and destination.channels and not destination.failing:
             return WINDOW
-        return max(self._share // max(destination.lanes, 1), 1)
+        return max(min(LARGEST_HAND // 2 // max(len(self._lanes), 1), WINDOW), 1)
 
     def _feed(self) -> None:
         """Ask the spool for what hungry lanes have due, while there is room."""
@@ -599,6 +603,19 @@ class Scheduler:
         reports: Sequence[Message] = (),
         dead: Sequence[Suppression] = (),
     ) -> Deferred[None]:
+        self._backlog.add()
+        return self._write(lane, entry, outcomes, events, attempt, reports, dead)
+
+    def _write(
+        self,
+        lane: LaneQueue,
+        entry: QueueEntry,
+        outcomes: Sequence[Outcome],
+        events: Sequence[Event],
+        attempt: Attempt | None,
+        reports: Sequence[Message],
+        dead: Sequence[Suppression],
+    ) -> Deferred[None]:
         return self._spool.record(entry, outcomes, events, attempt, reports, dead).addCallbacks(
             self._recorded, self._not_recorded, (lane, entry, outcomes), {}, (lane, entry, outcomes, events, attempt, reports, dead)
         )
@@ -606,6 +623,7 @@ class Scheduler:
     def _recorded(self, _: None, lane: LaneQueue, entry: QueueEntry, outcomes: Sequence[Outcome]) -> None:
         lane.settle(entry)
         self._hand -= 1
+        self._backlog.remove()
         for outcome in outcomes:
             if outcome.state is State.DEFERRED:
                 self._expect(lane.lane, outcome.due)
@@ -637,7 +655,7 @@ class Scheduler:
 
         def again() -> None:
             del self._unrecorded[call]
-            self._record(lane, entry, outcomes, events, attempt, reports, dead)
+            self._write(lane, entry, outcomes, events, attempt, reports, dead)
 
         call = self._clock.callLater(RECORD_AGAIN_SECONDS, again)
         self._unrecorded[call] = again

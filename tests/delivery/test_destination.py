@@ -10,7 +10,7 @@ from twisted.logger import capturedLogs
 
 from lettermta.delivery import scheduler
 from lettermta.delivery.budget import TURN
-from lettermta.delivery.destination import FIRST_PAUSE, LONGEST_PAUSE, TOLD
+from lettermta.delivery.destination import FIRST_CHANNELS, FIRST_PAUSE, LONGEST_PAUSE, SPREAD, TOLD
 from lettermta.message import Reply, State, Unreachable, Verdict
 from lettermta.testing.spool import MemorySpool
 
@@ -211,9 +211,9 @@ def test_a_dead_destination_is_probed_by_one_attempt_after_growing_pauses():
             moments.append(world.clock.seconds())
             assert place.asked_open == asked + 1, "one at a time"
             asked = place.asked_open
-    pauses = [round(after - before) for before, after in pairwise(moments)]
-    assert pauses[:6] == [2, 4, 8, 16, 32, 60]
-    assert set(pauses[6:]) == {round(LONGEST_PAUSE)}
+    pauses = [after - before for before, after in pairwise(moments)]
+    for pause, most in zip(pauses, [2, 4, 8, 16, 32, *[LONGEST_PAUSE] * len(pauses)], strict=False):
+        assert most * (1 - SPREAD) <= pause <= most + 0.2
     place.fault = None
     world.clock.advance(LONGEST_PAUSE)
     world.clock.advance(1.0)
@@ -222,13 +222,60 @@ def test_a_dead_destination_is_probed_by_one_attempt_after_growing_pauses():
     world.assert_at_rest()
 
 
+def test_destinations_that_were_lost_together_are_not_probed_together():
+    world = World(delays=(10_000.0,)).start()
+    for number in range(200):
+        world.place(f"d{number}.example").fault = unreachable()
+        for each in range(10 * TOLD):
+            world.submit(f"u{each}@d{number}.example")
+    world.clock.pump([0.1] * 100)
+    probed = [0.0] * 60
+    for second in range(60):
+        before = sum(place.asked_open for place in world.places.values())
+        world.clock.advance(1.0)
+        probed[second] = sum(place.asked_open for place in world.places.values()) - before
+    assert max(probed) < 100
+
+
+def test_a_destination_that_is_not_known_to_take_any_is_not_met_by_a_crowd():
+    world = World().start()
+    place = world.place("example.com")
+    place.holding_opens = place.holding = True
+    for number in range(30):
+        world.submit(f"u{number}@example.com")
+    assert len(place.opening) == FIRST_CHANNELS
+    place.opening[0].callback(place.channel())
+    assert len(place.opening) == NO_LIMITS.connections, "now it is known"
+
+
+def test_a_dead_destination_is_remembered_while_nothing_waits_for_it(monkeypatch):
+    """However many there are: what comes for it meanwhile does not find it new, and waits for the pause that it had come to."""
+    monkeypatch.setattr(scheduler, "MAX_CHANNELS", 2)
+    world = World(delays=(10_000.0,)).start()
+    place = world.place("dead.example")
+    place.fault = unreachable()
+    for number in range(6):
+        world.submit(f"u{number}@dead.example")
+        world.clock.pump([1.0] * int(LONGEST_PAUSE))
+        for other in range(10):
+            world.submit(f"u@d{number}-{other}.example")
+    asked = place.asked_open
+    world.submit("one@dead.example")
+    assert place.asked_open == asked + 1
+    world.submit("more@dead.example")
+    world.clock.pump([1.0] * 15)
+    assert place.asked_open == asked + 1
+    world.clock.pump([1.0] * int(LONGEST_PAUSE))
+    assert place.asked_open == asked + 2
+
+
 def test_several_channels_that_fail_together_are_one_failure():
     world = World().start()
     place = world.place("example.com")
     place.holding_opens = True
     for number in range(30):
         world.submit(f"u{number}@example.com")
-    assert len(place.opening) == NO_LIMITS.connections
+    assert len(place.opening) == FIRST_CHANNELS
     for opening in place.opening[:-1]:
         opening.errback(unreachable())
     assert all(one.attempts == 0 for one in world.recipients()), "the last one may have better luck"

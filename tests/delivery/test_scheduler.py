@@ -233,6 +233,57 @@ def test_all_lanes_together_hold_a_bounded_hand(monkeypatch):
     world.assert_at_rest()
 
 
+def test_what_is_to_be_found_dead_is_not_read_from_the_spool_first(monkeypatch):
+    """A start on a deep queue for many dead destinations reads about as much of it as memory has room for, not a window for each."""
+
+    class Counting(MemorySpool):
+        asked = 0
+
+        def due(self, lane, now, limit):
+            self.asked += limit
+            return super().due(lane, now, limit)
+
+    monkeypatch.setattr(scheduler, "LARGEST_HAND", 1000)
+    world = World(Counting(), delays=(100_000.0,))
+    for number in range(2500):
+        world.submit(f"u{number}@dead{number % 50}.example")
+    for number in range(50):
+        world.place(f"dead{number}.example").holding_opens = True
+    world.start()
+    assert all(world.place(f"dead{number}.example").opening for number in range(50)), "each of them is tried"
+    assert world.spool.asked <= 1000
+
+
+def test_attempts_that_are_faster_than_the_spool_wait_for_it(monkeypatch):
+    """Memory is bounded, and so is what a crash can make arrive twice."""
+    monkeypatch.setattr(scheduler, "MOST_UNRECORDED", 30)
+    spool = StagedSpool()
+    world = World(spool)
+    for number in range(500):
+        world.submit(f"u{number}@d{number % 5}.example")
+    spool.settle()
+    world.scheduler.start()
+    spool.settle()
+    world.clock.advance(0)
+    for _ in range(10_000):
+        while spool.reads or spool.calls:
+            if spool.reads:
+                spool.read_one()
+            else:
+                spool.call_one()
+        assert len(spool.writes) <= 30 + 5 * NO_LIMITS.connections
+        if not spool.writes:
+            break
+        spool.write_one()
+    assert sum(len(place.attempts) for place in world.places.values()) == 500
+    assert not spool.stored
+    spool.settle()
+    for _ in range(20):
+        world.clock.advance(1.0)
+        spool.settle()
+    world.assert_at_rest()
+
+
 def test_a_message_that_was_stored_while_the_spool_was_asked_is_not_forgotten():
     """The answer was read before the message was there, and nothing else is in hand that could bring it up."""
     spool = StagedSpool()
