@@ -48,8 +48,10 @@ Trace = Mapping[str, object]
 NOTHING: Trace = {}
 
 
-class IQueue(Protocol):
-    """What a destination asks of the scheduler."""
+class IRecorder(Protocol):
+    """Whoever knows what is to be sent, and what becomes of it."""
+
+    backlog: Backlog
 
     def load(self, lane: LaneQueue, entry: QueueEntry) -> Deferred[IStoredContent]:
         """The content of an entry, which may have fewer recipients then; fails with NobodyLeft when it would have none."""
@@ -64,6 +66,10 @@ class IQueue(Protocol):
 
     def overdue(self, entry: QueueEntry) -> bool:
         """Whether an entry that can't be sent now has to be told of: its lifetime is over, or its sender is to hear of the delay."""
+
+
+class IQueue(Protocol):
+    """What a destination asks of the scheduler."""
 
     def split(self) -> None:
         """An entry has become two."""
@@ -105,7 +111,7 @@ class Destination:
         limits: Limits,
         clock: IReactorTime,
         budget: ChannelBudget,
-        backlog: Backlog,
+        recorder: IRecorder,
         queue: IQueue,
     ) -> None:
         self.name = name
@@ -115,7 +121,7 @@ class Destination:
         self._transport = transport
         self._clock = clock
         self._budget = budget
-        self._backlog = backlog
+        self._recorder = recorder
         self._queue = queue
         self._lanes = Rounds()
         self._idle: list[_Held] = []
@@ -230,7 +236,7 @@ class Destination:
             self._keep()
 
     def _may_begin(self) -> bool:
-        return self.flow.open(self) and self._backlog.open(self)
+        return self.flow.open(self) and self._recorder.backlog.open(self)
 
     def _free_channel(self) -> _Held | None:
         while self._idle:
@@ -341,10 +347,10 @@ class Destination:
     def _refuse(self, lane: LaneQueue, entry: QueueEntry, refusal: _Refusal) -> None:
         entry.began = refusal.began
         verdicts = [Verdict(recipient, refusal.reply, refusal.remote) for recipient in entry.recipients]
-        self._queue.settle(lane, entry, verdicts, self.name, None, refusal.trace)
+        self._recorder.settle(lane, entry, verdicts, self.name, None, refusal.trace)
 
     def _refuse_overdue(self, lane: LaneQueue, refusal: _Refusal) -> None:
-        overdue = lane.take_those(self._queue.overdue)
+        overdue = lane.take_those(self._recorder.overdue)
         if overdue and not len(lane):
             self.withdraw(lane)
         for entry in overdue:
@@ -382,7 +388,7 @@ class Destination:
         self.flow.begin(1)
         held.under_way += 1
         entry.began = self._clock.seconds()
-        self._queue.load(lane, entry).addCallbacks(self._send, self._not_loaded, (held, lane, entry), {}, (held, lane, entry))
+        self._recorder.load(lane, entry).addCallbacks(self._send, self._not_loaded, (held, lane, entry), {}, (held, lane, entry))
 
     def _send(self, content: IStoredContent, held: _Held, lane: LaneQueue, entry: QueueEntry) -> None:
         if held.channel.usable:
@@ -397,9 +403,9 @@ class Destination:
         elif not isinstance(failure.value, LookupError):
             self.log.failure("the content of {id} could not be read", failure=failure, id=entry.id)
             reply = Reply(451, "4.3.0", "The content could not be read from the spool")
-            self._queue.settle(lane, entry, [Verdict(recipient, reply, remote=False) for recipient in entry.recipients], self.name, None)
+            self._recorder.settle(lane, entry, [Verdict(recipient, reply, remote=False) for recipient in entry.recipients], self.name, None)
         else:
-            self._queue.lost(lane, entry, str(failure.value))
+            self._recorder.lost(lane, entry, str(failure.value))
         self._release(held)
 
     def _room(self, held: _Held) -> None:
@@ -415,14 +421,14 @@ class Destination:
             self._try_again(held, lane, entry)
             return
         self.flow.told(verdicts, held.channel.host)
-        self._queue.settle(lane, entry, verdicts, held.channel.description, held.channel, held.channel.details)
+        self._recorder.settle(lane, entry, verdicts, held.channel.description, held.channel, held.channel.details)
         self._release(held)
 
     def _broken(self, failure: Failure, held: _Held, lane: LaneQueue, entry: QueueEntry) -> None:
         """A channel that fails where it may not is not used again; its entry must not be stuck for that."""
         self.log.failure("{id}: the channel by {via} failed", failure=failure, id=entry.id, via=held.channel.description)
         reply = Reply(451, "4.3.0", "Local error")
-        self._queue.settle(
+        self._recorder.settle(
             lane, entry, [Verdict(recipient, reply, remote=False) for recipient in entry.recipients], held.channel.description, held.channel
         )
         held.broken = True
@@ -500,7 +506,7 @@ class Destination:
         """Want nothing of the flow any more."""
         self.flow.forget(self)
         self._budget.forget(self)
-        self._backlog.forget(self)
+        self._recorder.backlog.forget(self)
         self.flow.users -= 1
 
     def stop(self) -> Deferred[None]:

@@ -7,36 +7,33 @@ for its time nothing is held but that time.
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from lettermta import metrics
-from lettermta.delivery.backlog import Backlog
 from lettermta.delivery.budget import ChannelBudget
 from lettermta.delivery.classes import Classifier
-from lettermta.delivery.clock_watch import ClockWatch
-from lettermta.delivery.counting import count_attempt, count_recorded
 from lettermta.delivery.crowds import Crowds
-from lettermta.delivery.destination import NOTHING, Destination, Trace
+from lettermta.delivery.destination import Destination
+from lettermta.delivery.due_times import DueTimes
 from lettermta.delivery.exchange import LOOK_UP
 from lettermta.delivery.flow import Flows
-from lettermta.delivery.judge import Classify, ScheduleOf, judge
+from lettermta.delivery.judge import Classify, ScheduleOf
 from lettermta.delivery.lane import WINDOW, Hand, LaneQueue
+from lettermta.delivery.recorder import Recorder
 from lettermta.delivery.reporter import Reporter
-from lettermta.delivery.suppressing import Found, NobodyLeft, Suppressing
+from lettermta.delivery.suppressing import Suppressing
 from lettermta.delivery.throttling import ThrottleRules
 from lettermta.delivery.way import Way
 from lettermta.event import Event
-from lettermta.interfaces import IChannel, ISpool, ISpoolListener, IStoredContent
-from lettermta.message import WAITING, Attempt, Lane, Message, Outcome, QueueEntry, Reply, State, Verdict
-from lettermta.suppression import Suppression
+from lettermta.interfaces import ISpool, ISpoolListener
+from lettermta.message import Lane, Outcome, QueueEntry, Reply, State, Verdict
 
 LARGEST_HAND = 20_000
 """Entries in memory, of all lanes together."""
@@ -44,18 +41,16 @@ LOOK_FOR_ROOM_SECONDS = 1.0
 """When the hand is full, how often what waits for destinations in doubt is left to the spool at the most."""
 MAX_CHANNELS = 500
 """Channels of all destinations together."""
-MOST_UNRECORDED = 2_000
-"""Attempts whose outcome waits for its commit: twice as many as one commit has, so that the next one fills while one is synced."""
 STOP_SECONDS = 10.0
 """How long attempts under way may take to finish when the daemon stops."""
 LEAST_HELD, MOST_HELD = 5.0, 120.0
 """Seconds after which a lane that waits in a crowd is fetched although nobody called it: the longer, the more of them wait."""
 HELD_A_SECOND = 100
 """How many of those there are to be in a second, as long as that is within the bounds."""
+ASK_AGAIN_SECONDS = 5.0
+"""When the spool could not be asked for a lane, it is asked again after this."""
 LOOK_AGAIN_SECONDS = 5.0
 """When recipients of a lane are under way by another one, it is looked at again after this."""
-RECORD_AGAIN_SECONDS = 5.0
-"""When what an attempt came to could not be stored, it is tried again after this."""
 
 
 def whole(entry: QueueEntry) -> Sequence[QueueEntry]:
@@ -85,19 +80,22 @@ class Scheduler:
         throttles: ThrottleRules | None = None,
         suppressing: Suppressing | None = None,
     ) -> None:
-        self._suppressing = suppressing or Suppressing(spool.suppressions)
         self._parted = parted
-        self._classify = classify or Classifier().classify
         self._spool = spool
         self._way = way
-        self._schedule_of = schedule_of
-        self._reporter = reporter
-        self._reports: set[Deferred[None]] = set()
-        """Reports that are being made; what they tell of is on record only with them."""
+        self._recorder = Recorder(
+            spool,
+            schedule_of,
+            clock,
+            now,
+            reporter,
+            classify or Classifier().classify,
+            suppressing or Suppressing(spool.suppressions),
+            self,
+        )
         self._clock = clock
         self._now = now
         self._budget = ChannelBudget(MAX_CHANNELS)
-        self._backlog = Backlog(MOST_UNRECORDED)
         self._lanes: dict[Lane, LaneQueue] = {}
         self._destinations: dict[str, Destination] = {}
         self._flows = Flows(throttles or ThrottleRules(), clock)
@@ -106,19 +104,11 @@ class Scheduler:
         self._hand = 0
         self._room_made: float | None = None
         self._in_hand = Hand()
-        self._doomed: dict[int, Reply] = {}
-        """What an operator wants bounced and is under way: the reply that ends it unless the attempt does."""
         self._asked = 0
         """How many lanes the spool has been asked for and has not answered yet."""
         self._feeding = False
         self._most_destinations = 2 * MAX_CHANNELS
-        self._due: list[tuple[float, str, str]] = []
-        self._next_due: dict[Lane, float] = {}
-        self._wake: IDelayedCall | None = None
-        self._watch = ClockWatch(now, clock.seconds)
-        self._mending = False
-        """What was put off is being made due earlier, as the wall clock was set back."""
-        self._unrecorded: dict[IDelayedCall, Callable[[], None]] = {}
+        self._due_times = DueTimes(spool, clock, now, self._come)
         self._stopping = False
 
     def start(self) -> Deferred[None]:
@@ -128,21 +118,17 @@ class Scheduler:
 
     def _take_up(self, lanes: Sequence[tuple[Lane, float]]) -> None:
         for lane, due in lanes:
-            self._expect(lane, due)
+            self._due_times.expect(lane, due)
 
     def stop(self) -> Deferred[object]:
         """Begin no more attempts; fires when those under way are through, or after a bound. What came of them is durable when the spool
         has been closed.
         """
         self._stopping = True
-        if self._wake is not None:
-            self._wake.cancel()
-            self._wake = None
-        for call, again in list(self._unrecorded.items()):
-            call.cancel()
-            again()  # a last try
+        self._due_times.stop()
+        self._recorder.stop()
         attempts = gatherResults([destination.stop() for destination in self._destinations.values()], consumeErrors=True)
-        finished: Deferred[object] = attempts.addCallback(lambda _: gatherResults(list(self._reports), consumeErrors=True))
+        finished: Deferred[object] = attempts.addCallback(lambda _: self._recorder.reports_made())
         return finished.addTimeout(STOP_SECONDS, self._clock).addErrback(lambda _: None)
 
     # -- taking in
@@ -154,7 +140,7 @@ class Scheduler:
         now = self._now()
         for entry in entries:
             if entry.due > now:
-                self._expect(entry.lane, entry.due)
+                self._due_times.expect(entry.lane, entry.due)
         for entry in self._parts([entry for entry in entries if entry.due <= now]):
             lane = self._lane(entry.lane)
             if not self._welcome(lane, entry):
@@ -207,7 +193,7 @@ class Scheduler:
             self._forget_unused()
             flow = self._flows.of(way.flow, way.limits)
             destination = self._destinations[way.key] = Destination(
-                way.key, way.transport(), flow, way.limits, self._clock, self._budget, self._backlog, self
+                way.key, way.transport(), flow, way.limits, self._clock, self._budget, self._recorder, self
             )
         elif destination.limits is not way.limits:
             destination.reshape(way.transport(), way.limits)
@@ -286,14 +272,14 @@ class Scheduler:
         recorded: list[Deferred[None]] = []
         for entry in entries:
             count += len(entry.recipients)
-            self._doomed.update({one.number: reply for one in entry.recipients if one.number in self._in_hand.numbers})
+            self._recorder.doom([one.number for one in entry.recipients if one.number in self._in_hand.numbers], reply)
             entry.recipients = [one for one in entry.recipients if one.number not in self._in_hand.numbers]
             if entry.recipients:
                 lane = self._lane(entry.lane)
                 lane.take_in_hand(entry)
                 self._hand += 1
                 verdicts = [Verdict(one, reply, remote=False) for one in entry.recipients]
-                recorded.append(self.settle(lane, entry, verdicts, "the operator"))
+                recorded.append(self._recorder.settle(lane, entry, verdicts, "the operator"))
 
         def done(_: object) -> int:
             self.reread(lanes)
@@ -301,68 +287,10 @@ class Scheduler:
 
         return gatherResults(recorded, consumeErrors=True).addCallback(done)
 
-    def _as_doomed(self, verdict: Verdict) -> Verdict:
-        reply = self._doomed.pop(verdict.recipient.number, None)
-        if reply is None or verdict.reply.positive or verdict.reply.permanent:
-            return verdict
-        return Verdict(verdict.recipient, reply, remote=False, handed_over=verdict.handed_over)
-
     # -- what waits in the spool
 
-    def _expect(self, lane: Lane, due: float) -> None:
-        """Look at a lane when ``due`` has come, unless it is looked at before."""
-        known = self._next_due.get(lane)
-        if known is not None and known <= due:
-            return
-        self._next_due[lane] = due
-        heapq.heappush(self._due, (due, lane.route_id, lane.domain))
-        if self._due[0][0] == due:
-            self._set_alarm()
-
-    def _set_alarm(self) -> None:
-        self._look_at_clock()
-        if self._wake is not None:
-            self._wake.cancel()
-            self._wake = None
-        if self._due and not self._stopping:
-            # The wall clock may jump (HARD-CASES row 27): look at it once a minute at least.
-            self._wake = self._clock.callLater(min(max(self._due[0][0] - self._now(), 0.0), 60.0), self._alarm)
-
-    def _alarm(self) -> None:
-        self._wake = None
-        now = self._now()
-        come: list[LaneQueue] = []
-        while self._due and self._due[0][0] <= now:
-            due, route_id, domain = heapq.heappop(self._due)
-            key = Lane(route_id, domain)
-            if self._next_due.get(key) == due:
-                del self._next_due[key]
-                come.append(self._out_of_crowd(self._lane(key)))
-        self._leave(*come)
-        self._set_alarm()
-
-    def _look_at_clock(self) -> None:
-        """Where the wall clock was set back, have what was put off wait no longer than it was put off for."""
-        seconds = self._watch.set_back()
-        if not seconds or self._mending or self._stopping:
-            return
-        self._mending = True
-        self.log.warn("the clock was set back by {seconds:.0f} s: what was put off is due as much earlier", seconds=seconds)
-
-        def mended(_: int) -> None:
-            self._watch.mended(seconds)
-            # Whoever looks too early asks the spool when to look again.
-            self._due = [(due - seconds, route_id, domain) for due, route_id, domain in self._due]
-            heapq.heapify(self._due)
-            self._next_due = {lane: due - seconds for lane, due in self._next_due.items()}
-            self._mending = False
-            self._set_alarm()
-
-        def failed(failure: Failure) -> None:
-            self.log.failure("what was put off could not be made due earlier; the next alarm tries again", failure=failure)
-            self._mending = False
-
-        self._spool.hasten(seconds, self._now()).addCallbacks(mended, failed)
+    def _come(self, lanes: Sequence[Lane]) -> None:
+        self._leave(*[self._out_of_crowd(self._lane(lane)) for lane in lanes])
 
     def _make_room(self) -> bool:
         """The hand is full: leave to the spool what waits for destinations without a channel, but for an equal share of half the hand.
@@ -396,7 +324,7 @@ class Scheduler:
     def _hold(self, lane: LaneQueue) -> None:
         """A lane of a receiver that has a crowd waits in the spool until something of that receiver's has gone through."""
         waiting = self._crowds.hold(self._flow_of(lane), lane.lane)
-        self._expect(lane.lane, self._now() + min(LEAST_HELD + waiting / HELD_A_SECOND, MOST_HELD))
+        self._due_times.expect(lane.lane, self._now() + min(LEAST_HELD + waiting / HELD_A_SECOND, MOST_HELD))
 
     def _out_of_crowd(self, lane: LaneQueue) -> LaneQueue:
         """Its time has come, whatever the crowd does: whoever was to call it may be gone."""
@@ -453,7 +381,7 @@ class Scheduler:
         self._hand += len(lane) - before
         if lane.elsewhere:
             # They are under way by another lane, and may be put off by its attempt.
-            self._expect(lane.lane, self._now() + LOOK_AGAIN_SECONDS)
+            self._due_times.expect(lane.lane, self._now() + LOOK_AGAIN_SECONDS)
         if found >= limit:
             lane.more = True
         else:
@@ -473,11 +401,11 @@ class Scheduler:
 
     def _look_later(self, due: float | None, lane: Lane) -> None:
         if due is not None:
-            self._expect(lane, due)
+            self._due_times.expect(lane, due)
 
     def _not_asked(self, failure: Failure, lane: Lane) -> None:
         self.log.failure("the spool could not be asked for {lane.domain}", failure=failure, lane=lane)
-        self._expect(lane, self._now() + RECORD_AGAIN_SECONDS)
+        self._due_times.expect(lane, self._now() + ASK_AGAIN_SECONDS)
 
     def _not_fed(self, failure: Failure, lane: LaneQueue) -> None:
         self._asked -= 1
@@ -487,147 +415,17 @@ class Scheduler:
 
     # -- what came of it
 
-    def load(self, lane: LaneQueue, entry: QueueEntry) -> Deferred[IStoredContent]:
-        """See IQueue: those that were suppressed meanwhile are taken out."""
-        sought = self._suppressing.sought(entry, entry.recipients)
-        return self._spool.load(entry) if sought is None else sought.addCallback(self._load_less, lane, entry)
-
-    def _load_less(self, found: Found, lane: LaneQueue, entry: QueueEntry) -> Deferred[IStoredContent]:
-        taken = self._suppressing.take_out(entry, found, self._now())
-        if taken is not None:
-            part, outcomes, events = taken
-            if entry.recipients:
-                self.split()
-            self._log_outcomes(part, outcomes, "nowhere")
-            self._record(lane, part, outcomes, events)
-            if not entry.recipients:
-                raise NobodyLeft
-        return self._spool.load(entry)
-
-    def overdue(self, entry: QueueEntry) -> bool:
-        """See IQueue."""
-        now = self._now()
-        if now >= entry.expires:
-            return True
-        warn_after = None if self._reporter is None else self._reporter.warn_after
-        return warn_after is not None and any(
-            not recipient.warned and now - (recipient.first_deferred or entry.since) >= warn_after for recipient in entry.recipients
-        )
-
     def split(self) -> None:
-        """See IQueue."""
+        """See IQueue and IHand."""
         self._hand += 1
 
-    def settle(
-        self,
-        lane: LaneQueue,
-        entry: QueueEntry,
-        verdicts: Sequence[Verdict],
-        via: str,
-        channel: IChannel | None = None,
-        trace: Trace = NOTHING,
-    ) -> Deferred[None]:
-        """See IQueue. Fires once what an attempt came to is on record, or could not be written for now."""
-        if self._doomed:
-            verdicts = [self._as_doomed(verdict) for verdict in verdicts]
-        reporter = self._reporter
-        warn_after = None if reporter is None else reporter.warn_after
-        outcomes, events = judge(entry, verdicts, self._schedule_of, self._classify, self._now(), warn_after)
-        count_attempt(verdicts, outcomes)
-        seconds = 0.0 if entry.began is None else self._clock.seconds() - entry.began
-        attempt = Attempt(self._now(), seconds, via, trace)
-        sought = self._suppressing.sought(entry, [one.recipient for one in outcomes if one.state in WAITING])
-        if sought is None:
-            return self._conclude(lane, entry, verdicts, outcomes, events, attempt, channel)
-
-        def suppressed(found: Found) -> Deferred[None]:
-            ended, told = self._suppressing.put_off(entry, found, outcomes, self._now())
-            return self._conclude(lane, entry, verdicts, ended, [*events, *told], attempt, channel)
-
-        def not_known(failure: Failure) -> Deferred[None]:
-            """They are put off: they will be looked for again."""
-            self.log.failure("{id}: suppressions could not be read", failure=failure, id=entry.id)
-            return self._conclude(lane, entry, verdicts, outcomes, events, attempt, channel)
-
-        return sought.addCallbacks(suppressed, not_known)
-
-    def _conclude(
-        self,
-        lane: LaneQueue,
-        entry: QueueEntry,
-        verdicts: Sequence[Verdict],
-        outcomes: Sequence[Outcome],
-        events: Sequence[Event],
-        attempt: Attempt,
-        channel: IChannel | None,
-    ) -> Deferred[None]:
-        """What becomes of each recipient is certain now: put it on record, with reports to the sender and suppressions."""
-        self._log_outcomes(entry, outcomes, attempt.via)
-        dead = self._suppressing.learned(entry, verdicts, outcomes, self._now())
-        reporter = self._reporter
-        told = () if reporter is None else reporter.told(entry, outcomes, verdicts, channel)
-        if reporter is None or not told:
-            return self._record(lane, entry, outcomes, events, attempt, (), dead)
-        written = Deferred.fromCoroutine(reporter.write(entry, told))
-        done: Deferred[None] = written.addCallback(lambda reports: self._record(lane, entry, outcomes, events, attempt, reports, dead))
-        if not done.called:
-            self._reports.add(done)
-            done.addCallback(lambda _: self._reports.discard(done))
-        return done
-
-    def _log_outcomes(self, entry: QueueEntry, outcomes: Sequence[Outcome], via: str) -> None:
-        for outcome in outcomes:
-            self.log.info(
-                "{id}: {state} to=<{recipient}> via={via} attempt={attempt} class={reply_class} reply={reply}",
-                id=entry.id,
-                state=outcome.state.value,
-                recipient=outcome.recipient.address,
-                via=via,
-                attempt=outcome.recipient.attempts + 1,
-                reply_class=outcome.reply_class or "-",
-                reply=outcome.reply,
-            )
-
-    def lost(self, lane: LaneQueue, entry: QueueEntry, reason: str) -> None:
-        """See IQueue. An entry without content can't be sent, and must not be forgotten (HARD-CASES row 14)."""
-        self.log.error("{id}: quarantined: {reason}", id=entry.id, reason=reason)
-        self._record(lane, entry, [Outcome(recipient, State.QUARANTINED, reason) for recipient in entry.recipients], [])
-
-    def _record(
-        self,
-        lane: LaneQueue,
-        entry: QueueEntry,
-        outcomes: Sequence[Outcome],
-        events: Sequence[Event],
-        attempt: Attempt | None = None,
-        reports: Sequence[Message] = (),
-        dead: Sequence[Suppression] = (),
-    ) -> Deferred[None]:
-        self._backlog.add()
-        return self._write(lane, entry, outcomes, events, attempt, reports, dead)
-
-    def _write(
-        self,
-        lane: LaneQueue,
-        entry: QueueEntry,
-        outcomes: Sequence[Outcome],
-        events: Sequence[Event],
-        attempt: Attempt | None,
-        reports: Sequence[Message],
-        dead: Sequence[Suppression],
-    ) -> Deferred[None]:
-        return self._spool.record(entry, outcomes, events, attempt, reports, dead).addCallbacks(
-            self._recorded, self._not_recorded, (lane, entry, outcomes), {}, (lane, entry, outcomes, events, attempt, reports, dead)
-        )
-
-    def _recorded(self, _: None, lane: LaneQueue, entry: QueueEntry, outcomes: Sequence[Outcome]) -> None:
+    def recorded(self, lane: LaneQueue, entry: QueueEntry, outcomes: Sequence[Outcome]) -> None:
+        """See IHand."""
         lane.settle(entry)
         self._hand -= 1
-        self._backlog.remove()
         for outcome in outcomes:
             if outcome.state is State.DEFERRED:
-                self._expect(lane.lane, outcome.due)
-        count_recorded(entry, outcomes, self._now())
+                self._due_times.expect(lane.lane, outcome.due)
         if lane.more and not len(lane):
             self._hungry[lane.lane] = None
         if self._crowds:
@@ -635,30 +433,6 @@ class Scheduler:
         if self._hungry:
             self._feed()
         self._tidy(lane)
-
-    def _not_recorded(
-        self,
-        failure: Failure,
-        lane: LaneQueue,
-        entry: QueueEntry,
-        outcomes: Sequence[Outcome],
-        events: Sequence[Event],
-        attempt: Attempt | None,
-        reports: Sequence[Message],
-        dead: Sequence[Suppression],
-    ) -> None:
-        """The other side has the message, and only we know: keep it in hand, so that nobody sends it again, until it is on record."""
-        self.log.failure("{id}: what came of an attempt could not be stored", failure=failure, id=entry.id)
-
-        if self._stopping:
-            return  # its recipients are still waiting in the spool, and will be tried once more after the next start
-
-        def again() -> None:
-            del self._unrecorded[call]
-            self._write(lane, entry, outcomes, events, attempt, reports, dead)
-
-        call = self._clock.callLater(RECORD_AGAIN_SECONDS, again)
-        self._unrecorded[call] = again
 
     def measure(self) -> None:
         """Set the gauges of what is in memory."""

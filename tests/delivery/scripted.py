@@ -259,7 +259,7 @@ class World:
         assert not scheduler._lanes
         assert not scheduler._hungry
         assert scheduler._asked == 0
-        assert not scheduler._unrecorded
+        assert not scheduler._recorder._unrecorded
         assert not [channel for place in self.places.values() for channel in place.open_channels]
         assert scheduler._budget._free == scheduler._budget._limit
         assert not scheduler._budget._refused

@@ -11,8 +11,8 @@ from twisted.internet.defer import fail
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 
+from lettermta.delivery.recorder import RECORD_AGAIN_SECONDS
 from lettermta.delivery.reporter import LARGEST, ReportRules
-from lettermta.delivery.scheduler import RECORD_AGAIN_SECONDS
 from lettermta.delivery.transports.connecting import Target
 from lettermta.event import CREATED, message_event
 from lettermta.message import BodyType, Message, Notify, Options, Recipient, Reply, State, Unreachable, Verdict
@@ -371,7 +371,7 @@ def test_success_costs_no_look_at_the_content_and_no_turn():
     world.place("example.com").answer = answer(LATER)
     submit(world, Recipient("jane@example.com"))
     assert not loads
-    assert not world.scheduler._reports
+    assert not world.scheduler._recorder._reports
 
 
 @pytest.mark.parametrize(

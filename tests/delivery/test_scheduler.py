@@ -11,9 +11,10 @@ from twisted.logger import capturedLogs
 from zope.interface.verify import verifyObject
 
 from lettermta.config import Rate
-from lettermta.delivery import lane, scheduler
+from lettermta.delivery import lane, recorder, scheduler
+from lettermta.delivery.recorder import RECORD_AGAIN_SECONDS
 from lettermta.delivery.reporter import ReportRules
-from lettermta.delivery.scheduler import RECORD_AGAIN_SECONDS, STOP_SECONDS
+from lettermta.delivery.scheduler import STOP_SECONDS
 from lettermta.delivery.shaping import Limits
 from lettermta.interfaces import IChannel, ISpoolListener, ITransport
 from lettermta.message import State, Verdict
@@ -256,7 +257,7 @@ def test_what_is_to_be_found_dead_is_not_read_from_the_spool_first(monkeypatch):
 
 def test_attempts_that_are_faster_than_the_spool_wait_for_it(monkeypatch):
     """Memory is bounded, and so is what a crash can make arrive twice."""
-    monkeypatch.setattr(scheduler, "MOST_UNRECORDED", 30)
+    monkeypatch.setattr(recorder, "MOST_UNRECORDED", 30)
     spool = StagedSpool()
     world = World(spool)
     for number in range(500):

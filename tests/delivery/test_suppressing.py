@@ -129,7 +129,7 @@ def test_a_report_goes_to_a_sender_who_is_suppressed():
 
 def test_broadcasts_are_told_from_other_mail_by_the_route_of_now():
     world = World()
-    world.scheduler._suppressing = Suppressing(world.spool.suppressions, lambda lane: lane.route_id == "r1")
+    world.scheduler._recorder._suppressing = Suppressing(world.spool.suppressions, lambda lane: lane.route_id == "r1")
     world.start()
     world.place("example.com").answer = answer(LATER)
     message = send(world, "jane@example.com")
@@ -234,7 +234,7 @@ def test_what_we_said_ourselves_suppresses_nobody():
 
 def test_it_can_be_switched_off():
     world = World()
-    world.scheduler._suppressing = Suppressing(world.spool.suppressions, learn=False)
+    world.scheduler._recorder._suppressing = Suppressing(world.spool.suppressions, learn=False)
     world.start()
     world.place("example.com").answer = answer(NEVER)
     send(world, "jane@example.com")
