@@ -9,7 +9,6 @@ is told so without a probe of its own. What the receiver says about us, and not 
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Protocol
@@ -24,6 +23,7 @@ from lettermta.delivery.backlog import Backlog
 from lettermta.delivery.budget import ChannelBudget
 from lettermta.delivery.flow import Flow
 from lettermta.delivery.lane import LaneQueue
+from lettermta.delivery.reach import Reach
 from lettermta.delivery.rounds import Rounds
 from lettermta.delivery.shaping import Limits
 from lettermta.delivery.suppressing import NobodyLeft
@@ -35,12 +35,6 @@ CROWD = 1_000
 """Lanes of one destination that are too many to hold a window of each."""
 TOLD = 10
 """Entries that one failed opening puts off: whoever looks at a small queue finds the reason with each message; a deep one costs no more."""
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
-"""Seconds before a destination that could not be reached is probed again: the first pause, doubled each time up to the longest."""
-SPREAD = 0.25
-"""Each pause is shorter by up to this part of itself, so that destinations that were lost together are not all probed together."""
-REMEMBERED = 2 * LONGEST_PAUSE
-"""Seconds for which it is known that a destination could not be reached, whether anything waits for it or not."""
 FIRST_CHANNELS = 2
 """Channels that are opened at once to a destination that none leads to: it may be one that takes none."""
 
@@ -131,13 +125,9 @@ class Destination:
         """The fewest that were idle since the reaper was last here: so many were idle all the time."""
         self._channels = 0
         self._opening = 0
-        self._pause = 0.0
-        """How long the next pause is to be; 0 while all is well."""
-        self._remembered = float("-inf")
-        """Until when that is to be known."""
+        self._reach = Reach(clock, self.pump)
         self._refusal: _Refusal | None = None
         """Why it could not be reached when that was last tried; None once it could."""
-        self._probe: IDelayedCall | None = None
         self._reaper: IDelayedCall | None = None
         self._pumping = False
         self._stopped: Deferred[None] | None = None
@@ -151,8 +141,7 @@ class Destination:
     @property
     def unused(self) -> bool:
         """Whether nothing waits for it, leads to it, is being opened, or is to be remembered."""
-        in_use = self._lanes or self._channels or self._opening or self._probe or self._reaper
-        return not in_use and (not self._pause or self._remembered <= self._clock.seconds())
+        return not (self._lanes or self._channels or self._opening or self._reaper or self._reach.remembered)
 
     @property
     def channels(self) -> int:
@@ -161,8 +150,7 @@ class Destination:
 
     def shown(self) -> Mapping[str, object]:
         """How it stands, for operators; times are seconds from now."""
-        probe = None if self._probe is None else max(self._probe.getTime() - self._clock.seconds(), 0.0)
-        return {"channels": self._channels, "opening": self._opening, "lanes_waiting": len(self._lanes), "probe_in": probe}
+        return {"channels": self._channels, "opening": self._opening, "lanes_waiting": len(self._lanes), "probe_in": self._reach.probe_in}
 
     @property
     def waiting(self) -> list[LaneQueue]:
@@ -187,7 +175,7 @@ class Destination:
     @property
     def failing(self) -> bool:
         """Whether it could not be reached when that was last tried, or lets less through than there is."""
-        return (self._pause > 0 and not self._channels) or self.flow.held_back or self.crowded
+        return (self._reach.lost and not self._channels) or self.flow.held_back or self.crowded
 
     def shed(self, keep: int) -> tuple[int, list[LaneQueue]]:
         """Leave what waits here to the spool, but for about ``keep`` entries of as many lanes as that makes.
@@ -264,10 +252,10 @@ class Destination:
 
     def _open_one(self) -> bool:
         """Begin to open one more channel, when more waits than is being opened."""
-        if self._probe is not None or not self._lacking():
+        if self._reach.left_alone or not self._lacking():
             return False
         # After a failure one channel probes, and the others follow it.
-        if (self._pause and self._opening) or (not self._channels and self._opening >= FIRST_CHANNELS):
+        if (self._reach.lost and self._opening) or (not self._channels and self._opening >= FIRST_CHANNELS):
             return False
         if not self._may_begin() or not self._take():
             return False
@@ -301,7 +289,7 @@ class Destination:
 
     def _opened(self, channel: IChannel) -> None:
         self._opening -= 1
-        self._pause = 0.0
+        self._reach.reached()
         self._refusal = None
         self._channels += 1
         self._free(_Held(channel))
@@ -322,9 +310,9 @@ class Destination:
         if self._stopped is None:
             if self._opening:
                 # Another one may have better luck, and the last one decides; no more are begun meanwhile.
-                self._pause = self._pause or FIRST_PAUSE
+                self._reach.doubt()
             elif self._channels or not reply.permanent:
-                self._pause_now()
+                self._reach.lose()
         self._give_back()
         if self._stopped is not None or not alone:
             return  # the channels that are there go on with what waits
@@ -358,29 +346,15 @@ class Destination:
 
     def _move(self) -> None:
         self._give_back()
-        self._pause = 0.0
+        self._reach.reached()
         self._refusal = None
         if self._stopped is None:
             for lane in list(self._lanes):
                 self._queue.elsewhere(lane)
 
-    def _pause_now(self) -> None:
-        if self._probe is None:
-            pause = self._pause or FIRST_PAUSE
-            self._pause = min(pause * 2, LONGEST_PAUSE)
-            self._remembered = self._clock.seconds() + REMEMBERED
-            # Spreading a herd needs no unpredictable numbers.
-            self._probe = self._clock.callLater(pause * (1 - random.random() * SPREAD), self._probe_now)  # noqa: S311
-
     def hurry(self) -> None:
         """Probe now, if a pause is on."""
-        if self._probe is not None:
-            self._probe.cancel()
-            self._probe_now()
-
-    def _probe_now(self) -> None:
-        self._probe = None
-        self.pump()
+        self._reach.hurry()
 
     # -- attempts
 
@@ -513,10 +487,10 @@ class Destination:
         """Begin nothing new; fires when the attempts under way are through."""
         self._stopped = Deferred()
         self.retire()
-        for timer in (self._probe, self._reaper):
-            if timer is not None:
-                timer.cancel()
-        self._probe = self._reaper = None
+        self._reach.stop()
+        if self._reaper is not None:
+            self._reaper.cancel()
+            self._reaper = None
         while self.give_up_idle():
             pass
         if not self._channels and not self._stopped.called:
