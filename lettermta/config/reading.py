@@ -15,7 +15,12 @@ from attrs import evolve, frozen
 from lettermta.config.faults import ConfigError, Fault, Objection, Wrong, quoted
 from lettermta.config.ini import Block, Entry, Reader
 from lettermta.config.kinds import either
-from lettermta.config.schema import Config, Hook, Key, Listener, Policy, Section, Throttle, overlap
+from lettermta.config.schema import Config
+from lettermta.config.schema.declaring import Key, Section
+from lettermta.config.schema.events import Hook
+from lettermta.config.schema.listening import Listener, overlap
+from lettermta.config.schema.receivers import Throttle
+from lettermta.config.schema.submission import Policy
 
 S = TypeVar("S", bound=Section)
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 from attrs import frozen
 
-from lettermta.config.schema import Config, Key, Section
+from lettermta.config.schema import Config
+from lettermta.config.schema.declaring import Key, Section
 
 _WIDTH = 110
 
