@@ -331,12 +331,14 @@ class Verdict:
 
     ``reply`` decides: 2yz delivered, 5yz permanent, anything else temporary. ``remote`` tells if the other side said it, or if
     we put our own reply in its place (connection lost, no such host). ``handed_over``: the whole content was sent before the reply.
+    ``general``: it was said to others too (to our greeting, to MAIL, to the content for several recipients), and tells nothing of this one.
     """
 
     recipient: QueuedRecipient
     reply: Reply
     remote: bool = True
     handed_over: bool = False
+    general: bool = False
 
 
 class Unreachable(Exception):

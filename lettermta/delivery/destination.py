@@ -334,7 +334,7 @@ class Destination:
 
     def _refuse(self, lane: LaneQueue, entry: QueueEntry, refusal: _Refusal) -> None:
         entry.began = refusal.began
-        verdicts = [Verdict(recipient, refusal.reply, refusal.remote) for recipient in entry.recipients]
+        verdicts = [Verdict(recipient, refusal.reply, refusal.remote, general=True) for recipient in entry.recipients]
         self._recorder.settle(lane, entry, verdicts, self.name, None, refusal.trace)
 
     def _refuse_overdue(self, lane: LaneQueue, refusal: _Refusal) -> None:

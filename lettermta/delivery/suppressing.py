@@ -5,7 +5,8 @@ mail for a host that can't be reached is not kept for days either. Such a recipi
 report goes to the sender. Reports of ours are not subject to any of this: whoever sent the mail is told what became of it.
 
 An address is suppressed for its project when its own server refused it for good, for a reason that means a dead address
-(:attr:`~lettermta.message.ReplyClass.dead_address`): never for what we said ourselves, nor for what is about us or the message.
+(:attr:`~lettermta.message.ReplyClass.dead_address`): never for what we said ourselves, nor for what is about us or the message, nor
+for what was said before a recipient was named or to several of them at once.
 """
 
 from __future__ import annotations
@@ -80,13 +81,17 @@ class Suppressing:
         dead = [
             outcome.recipient.address
             for verdict, outcome in zip(verdicts, outcomes, strict=True)
-            if outcome.state is State.BOUNCED and verdict.remote and outcome.reply_class is not None and outcome.reply_class.dead_address
+            if outcome.state is State.BOUNCED and verdict.remote and not verdict.general and _is_dead(outcome)
         ]
         project_id = _project_id(entry) if dead else ""
         if not project_id:
             return []  # without a project it would be for everybody's mail
         scope = Scope(project_id, entry.project)
         return [suppress(address_value(one), scope, SuppressionReason.HARD_BOUNCE, now, message_id=entry.id) for one in dead]
+
+
+def _is_dead(outcome: Outcome) -> bool:
+    return outcome.reply_class is not None and outcome.reply_class.dead_address
 
 
 def _outcome(recipient: QueuedRecipient, found: Found) -> Outcome:

@@ -220,13 +220,14 @@ class Transaction:
     # The end.
 
     def _decide(self, reply: Reply, *, remote: bool = True) -> None:
-        """``reply`` is the verdict on every recipient that has none yet."""
+        """``reply`` is the verdict on every recipient that has none yet; on the content for one alone it may be about that one."""
         recipients: list[QueuedRecipient] = self._entry.recipients
         handed_over = self._handed_over
+        general = self._accepted != 1
         verdicts = self.verdicts
         for index, verdict in enumerate(verdicts):
             if verdict is None:
-                verdicts[index] = Verdict(recipients[index], reply, remote, handed_over)
+                verdicts[index] = Verdict(recipients[index], reply, remote, handed_over, general)
 
     def _finish(self, *, clean: bool) -> None:
         if self._done:

@@ -44,6 +44,26 @@ def test_a_temporary_security_refusal_is_never_a_dead_address(text: str) -> None
         assert not CLASSIFIER.classify(Reply(451, status, text)).dead_address
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "550 5.7.1 <mail.example.com>: Helo command rejected: Host not found",
+        "501 5.5.4 Invalid domain name",
+        "501 5.1.7 Invalid address",
+        "550 5.1.8 Sender domain has no MX record",
+        "550-Requested action not taken: mailbox unavailable\\n550 invalid DNS MX or A/AAAA resource record",
+        "554 5.7.1 example.com does not accept mail from dynamic IP addresses",
+        "554 5.7.1 Connection terminated",
+        "554 Transaction abandoned",
+        "535 5.7.8 Error: authentication failed: no such user",
+        "535 Authentication failed: account disabled",
+        "550 5.7.1 Your account has been suspended for sending spam",
+    ],
+)
+def test_what_is_about_our_name_sender_or_login_is_no_dead_address(text: str) -> None:
+    assert not CLASSIFIER.classify(reply_of(text)).dead_address
+
+
 def test_a_reputation_block_is_no_dead_address_whatever_else_it_says() -> None:
     text = "5.1.1 user unknown: your IP address is on the Spamhaus block list"
     assert CLASSIFIER.classify(Reply(550, "5.7.1", text)) is ReplyClass.REPUTATION

@@ -10,7 +10,7 @@ from twisted.logger import capturedLogs
 from lettermta.delivery.reporter import ReportRules
 from lettermta.delivery.suppressing import Suppressing
 from lettermta.event import CREATED, message_event
-from lettermta.message import Message, Reply, State
+from lettermta.message import Message, Reply, State, Unreachable
 from lettermta.suppression import EVERYBODY, AppliesTo, Scope, Suppression, SuppressionReason, suppress, value_of
 from tests.delivery.scripted import LATER, NEVER, NO_ANSWER, World, answer, make_message, unreachable
 from tests.test_counts import grown
@@ -229,6 +229,14 @@ def test_what_we_said_ourselves_suppresses_nobody():
     world.place("example.com").fault = unreachable(Reply(556, "5.1.10", "The domain takes no mail"))
     send(world, "jane@example.com")
     assert world.told() == ["failed"]
+    assert suppressed(world) == []
+
+
+def test_what_a_server_said_before_it_knew_the_recipient_suppresses_nobody():
+    world = World().start()
+    world.place("example.com").fault = Unreachable(Reply(550, "5.1.1", "User unknown"), remote=True)
+    send(world, "jane@example.com")
+    assert world.told() == ["hard_bounced"]
     assert suppressed(world) == []
 
 

@@ -100,6 +100,18 @@ def test_a_refusal_of_mail_is_the_verdict_on_every_recipient() -> None:
         assert peer.wire.take().startswith(b"MAIL")
 
 
+def test_a_refusal_of_mail_or_of_content_for_several_tells_nothing_of_one_recipient() -> None:
+    for recipients, replies, general in (
+        (("b@in.test",), "550 5.1.7 Invalid address\r\n503 5.5.1 no\r\n503 5.5.1 no\r\n", [True]),
+        (("b@in.test", "c@in.test"), "250 ok\r\n250 ok\r\n550 5.1.1 who\r\n554 5.1.1 Unknown user\r\n", [False, False]),
+        (("b@in.test", "c@in.test"), "250 ok\r\n250 ok\r\n250 ok\r\n554 5.1.1 Unknown user\r\n", [True, True]),
+    ):
+        peer = Peer().greet()
+        told = peer.send(entry(*recipients))
+        peer.says(replies)
+        assert [verdict.general for verdict in told[0]] == general
+
+
 def test_a_refusal_of_mail_in_lock_step_asks_for_nothing_more() -> None:
     peer = Peer().greet(PLAIN)
     told = peer.send()
