@@ -25,6 +25,8 @@ MOST_DOUBLED = 8
 """How many times a rule's pause the longest one is."""
 SETTLE_SECONDS = 2.0
 """Push-backs within this time of one that counted are taken for the same: they answer what was sent before it."""
+LEARNED_SECONDS = 3600.0
+"""For how long a push-back says how many connections there may be: a receiver that was dead is not to be remembered for ever."""
 SLACK_SECONDS = 0.05
 """How much too early a message may go, so that late timers do not add up to a lower rate."""
 
@@ -94,9 +96,10 @@ class Flow:
 
     @property
     def at_rest(self) -> bool:
-        """Whether nothing would be lost with it: nobody uses it, and it would begin anew as it is."""
+        """Whether nothing would be lost with it: nobody uses it, and what it has learned is old, or is what it would begin anew with."""
         now = self._clock.seconds()
-        calm = self.budget.limit >= self.limits.connections and self._paused_until <= now and self._next <= now
+        as_new = self.budget.limit >= self.limits.connections or now - self._pushed_back >= LEARNED_SECONDS
+        calm = as_new and self._paused_until <= now and self._next <= now
         return calm and not self.users and not self._waiting and self.budget.idle
 
     def open(self, claimant: Claimant) -> bool:

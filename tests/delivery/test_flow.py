@@ -10,11 +10,11 @@ from twisted.internet.task import Clock
 
 from lettermta.config import Rate, Throttle
 from lettermta.delivery import destination, lane, scheduler
-from lettermta.delivery.flow import MOST_DOUBLED, SETTLE_SECONDS, Flows
+from lettermta.delivery.flow import LEARNED_SECONDS, MOST_DOUBLED, SETTLE_SECONDS, Flows
 from lettermta.delivery.shaping import Limits
 from lettermta.delivery.throttling import ThrottleRules
 from lettermta.message import Reply, Unreachable, Verdict
-from tests.delivery.scripted import LATER, NEVER, OK, World, accept, answer
+from tests.delivery.scripted import LATER, NEVER, NO_ANSWER, OK, World, accept, answer
 
 SLOW_DOWN = Reply(421, "4.7.0", "Slow down")
 RULES = ThrottleRules([Throttle(name="slow", text=re.compile("slow down", re.IGNORECASE), pause=60.0)], ())
@@ -355,6 +355,21 @@ def test_flows_at_rest_are_forgotten_when_there_are_many():
         flows.of(f"more {number}", Limits())
     assert flows.of("paused", Limits()).paused
     assert flows.of("used", Limits()).users == 1
+
+
+def test_a_flow_that_pushed_back_is_remembered_for_an_hour_and_not_for_ever():
+    """Of a hundred thousand dead domains nothing is left in memory, though none of them ever took a message."""
+    clock = Clock()
+    flows = Flows(RULES, clock, most=10)
+    for number in range(10):
+        flows.of(f"dead {number}", Limits()).refused(NO_ANSWER, False, None)
+    for number in range(100):
+        flows.of(f"early {number}", Limits())
+    assert flows.known("dead 0") is not None
+    clock.advance(LEARNED_SECONDS)
+    for number in range(100):
+        flows.of(f"late {number}", Limits())
+    assert flows.known("dead 0") is None
 
 
 def test_other_limits_hold_from_now_on():
