@@ -16,6 +16,8 @@ class Crowds:
 
     def __init__(self) -> None:
         self._waiting: dict[str, OrderedDict[Lane, None]] = {}
+        self._called: set[Lane] = set()
+        """Those whose turn has come, and which have not been admitted yet."""
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
@@ -29,22 +31,28 @@ class Crowds:
         waiting[lane] = None
         return len(waiting)
 
+    def admits(self, lane: Lane) -> bool:
+        """Whether the lane's turn has come; once for each time that it has."""
+        called = lane in self._called
+        self._called.discard(lane)
+        return called
+
     def next(self, flow: str) -> Lane | None:
-        """The lane whose turn it is, if one waits; it waits no more."""
+        """The lane whose turn it is now, if one waits."""
         waiting = self._waiting.get(flow)
         if waiting is None:
             return None
         lane, _ = waiting.popitem(last=False)
+        self._called.add(lane)
         if not waiting:
             del self._waiting[flow]
         return lane
 
-    def leave(self, flow: str, lane: Lane) -> bool:
-        """The lane waits no more; tells whether it did."""
+    def leave(self, flow: str, lane: Lane) -> None:
+        """The lane's turn has come if it waits, whoever is before it."""
         waiting = self._waiting.get(flow)
-        if waiting is None or lane not in waiting:
-            return False
-        del waiting[lane]
-        if not waiting:
-            del self._waiting[flow]
-        return True
+        if waiting is not None and lane in waiting:
+            del waiting[lane]
+            self._called.add(lane)
+            if not waiting:
+                del self._waiting[flow]

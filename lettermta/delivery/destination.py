@@ -140,8 +140,13 @@ class Destination:
 
     @property
     def unused(self) -> bool:
-        """Whether nothing waits for it, leads to it, is being opened, or is to be remembered."""
-        return not (self._lanes or self._channels or self._opening or self._reaper or self._reach.remembered)
+        """Whether nothing waits for it, leads to it, or is being opened."""
+        return not (self._lanes or self._channels or self._opening or self._reaper)
+
+    @property
+    def remembered(self) -> bool:
+        """Whether it is known that it could not be reached a while ago."""
+        return self._reach.remembered
 
     @property
     def channels(self) -> int:
@@ -477,7 +482,8 @@ class Destination:
     # -- stopping
 
     def retire(self) -> None:
-        """Want nothing of the flow any more."""
+        """Want nothing of anybody any more."""
+        self._reach.stop()
         self.flow.forget(self)
         self._budget.forget(self)
         self._recorder.backlog.forget(self)
@@ -487,7 +493,6 @@ class Destination:
         """Begin nothing new; fires when the attempts under way are through."""
         self._stopped = Deferred()
         self.retire()
-        self._reach.stop()
         if self._reaper is not None:
             self._reaper.cancel()
             self._reaper = None

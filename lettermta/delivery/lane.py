@@ -44,8 +44,6 @@ class LaneQueue:
         """The name of the destination in whose round the lane is; None while nothing waits."""
         self.flow: str | None = None
         """The name of the flow of its last destination."""
-        self.called = False
-        """Its turn has come although its receiver has a crowd."""
         self._waiting: deque[QueueEntry] = deque()
         self._lowest = LOWEST
         """The priority of the last entry that waits."""
@@ -63,8 +61,8 @@ class LaneQueue:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing of the lane is in hand, asked for, or left in the spool."""
-        return not self._in_hand and not self.more and not self.asking
+        """Whether nothing of the lane is in hand or asked for."""
+        return not self._in_hand and not self.asking
 
     @property
     def head(self) -> QueueEntry:

@@ -16,8 +16,10 @@ from lettermta.delivery.lane import LaneQueue
 _SLACK = 64
 """Items of a line that may be out of date before it is made anew, at the least."""
 
-_Place = tuple[int, float, int, str, LaneQueue]
-"""Priority (the highest first), since when it is due, the number of the message, and the lane."""
+_Place = tuple[int, float, int, str, int, LaneQueue]
+"""Priority (the highest first), since when it is due, the number of the message, and the lane: its domain, and what tells it from one that
+was forgotten since, of which a place that is out of date may still be there.
+"""
 
 
 class Rounds:
@@ -111,7 +113,7 @@ class _Route:
 
 def _place(lane: LaneQueue) -> _Place:
     entry = lane.head
-    return -entry.options.priority, entry.since, entry.number, lane.lane.domain, lane
+    return -entry.options.priority, entry.since, entry.number, lane.lane.domain, id(lane), lane
 
 
 def _again(lane: LaneQueue) -> bool:

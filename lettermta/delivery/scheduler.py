@@ -41,6 +41,8 @@ LOOK_FOR_ROOM_SECONDS = 1.0
 """When the hand is full, how often what waits for destinations in doubt is left to the spool at the most."""
 MAX_CHANNELS = 500
 """Channels of all destinations together."""
+MOST_DEAD = 5_000
+"""Destinations that are remembered as dead while nothing waits for them, some 5 KB each."""
 STOP_SECONDS = 10.0
 """How long attempts under way may take to finish when the daemon stops."""
 LEAST_HELD, MOST_HELD = 5.0, 120.0
@@ -145,7 +147,7 @@ class Scheduler:
             lane = self._lane(entry.lane)
             if not self._welcome(lane, entry):
                 lane.leave(entry)
-                self._leave(lane)
+                self._leave(entry.lane)
             else:
                 lane.add(entry)
                 self._hand += 1 - lane.shed(lane.window)
@@ -154,12 +156,13 @@ class Scheduler:
     def _welcome(self, lane: LaneQueue, entry: QueueEntry) -> bool:
         """Whether a new entry is taken in at once."""
         # What is asked for now may be in the answer too: then it is taken from there.
-        if (lane.more or lane.full or lane.asking) and not lane.passes(entry):
+        behind = lane.more or lane.full or lane.asking or entry.lane in self._hungry
+        if behind and not lane.passes(entry):
             return False
         if self._hand >= LARGEST_HAND and not self._make_room():
             return False
         # Making room may have taken all that this very lane had.
-        return not (self._crowds and not len(lane) and self._flow_of(lane) in self._crowds)
+        return not (self._crowds and not len(lane) and self._flow_of(entry.lane) in self._crowds)
 
     def events_stored(self, events: Sequence[tuple[int, Event]]) -> None:
         """See ISpoolListener: events are no business of the scheduler's."""
@@ -173,12 +176,14 @@ class Scheduler:
             lane = self._lanes[key] = LaneQueue(key, self._in_hand)
         return lane
 
-    def _leave(self, *lanes: LaneQueue) -> None:
+    def _leave(self, *lanes: Lane) -> None:
         """Leave the due entries of lanes in the spool until there is room."""
-        for lane in lanes:
-            lane.more = True
-            if not len(lane) and not lane.asking:
-                self._hungry[lane.lane] = None
+        for key in lanes:
+            lane = self._lanes.get(key)
+            if lane is not None:
+                lane.more = True
+            if lane is None or not (len(lane) or lane.asking):
+                self._hungry[key] = None
         self._feed()
 
     def _serve(self, lane: LaneQueue) -> None:
@@ -211,10 +216,13 @@ class Scheduler:
         self._serve(lane)
 
     def _forget_unused(self) -> None:
-        """Keep the destinations in memory to about twice those that are in use."""
+        """Keep the destinations in memory to about twice those that are in use, or are to be remembered as dead."""
         if len(self._destinations) >= self._most_destinations:
-            for key in [key for key, destination in self._destinations.items() if destination.unused]:
-                self._destinations.pop(key).retire()
+            unused = [destination for destination in self._destinations.values() if destination.unused]
+            dead = [destination for destination in unused if destination.remembered]
+            for destination in [*(one for one in unused if not one.remembered), *dead[:-MOST_DEAD]]:
+                del self._destinations[destination.name]
+                destination.retire()
             self._most_destinations = 2 * max(len(self._destinations), MAX_CHANNELS)
 
     # -- what an operator asks
@@ -236,11 +244,10 @@ class Scheduler:
         """
         if self._stopping:
             return
-        changed = [self._lane(key) for key in lanes]
-        for lane in changed:
-            self._let_go(lane)
+        lanes = tuple(lanes)
+        self._let_go(lanes)
         # Only now, or what was moved from one lane to another would be found still in the hand of the first.
-        self._leave(*changed)
+        self._leave(*lanes)
 
     def hurry(self, lanes: Iterable[Lane]) -> None:
         """Reread these lanes, and don't wait for the end of a pause where their destinations could not be reached."""
@@ -256,18 +263,18 @@ class Scheduler:
         way = self._way(lane)
         return way.name or way.flow
 
-    def _let_go(self, lane: LaneQueue) -> None:
-        if lane.way is not None:
-            self._destinations[lane.way].withdraw(lane)
-        self._hand -= lane.forget()
+    def _let_go(self, lanes: Iterable[Lane]) -> None:
+        for lane in [self._lanes[key] for key in lanes if key in self._lanes]:
+            if lane.way is not None:
+                self._destinations[lane.way].withdraw(lane)
+            self._hand -= lane.forget()
 
     def bounce(self, entries: Sequence[QueueEntry], reply: Reply) -> Deferred[int]:
         """End these entries' recipients by ``reply``, as if we had found no way to deliver them; one that is under way, unless its attempt
         ends it. Fires with how many, once that is durable.
         """
         lanes = {entry.lane for entry in entries}
-        for key in lanes:
-            self._let_go(self._lane(key))
+        self._let_go(lanes)
         count = 0
         recorded: list[Deferred[None]] = []
         for entry in entries:
@@ -290,7 +297,11 @@ class Scheduler:
     # -- what waits in the spool
 
     def _come(self, lanes: Sequence[Lane]) -> None:
-        self._leave(*[self._out_of_crowd(self._lane(lane)) for lane in lanes])
+        if self._crowds:
+            # Whatever the crowds do: whoever was to call them may be gone.
+            for lane in lanes:
+                self._crowds.leave(self._flow_of(lane), lane)
+        self._leave(*lanes)
 
     def _make_room(self) -> bool:
         """The hand is full: leave to the spool what waits for destinations without a channel, but for an equal share of half the hand.
@@ -313,31 +324,25 @@ class Scheduler:
                     left, parted = destination.shed(keep)
                     self._hand -= left
                     for lane in parted:
-                        self._hold(lane)
+                        self._hold(lane.lane)
+                        self._tidy(lane)
         return self._hand < LARGEST_HAND
 
     # -- crowds
 
-    def _flow_of(self, lane: LaneQueue) -> str:
-        return lane.flow or self._way(lane.lane).flow
+    def _flow_of(self, key: Lane) -> str:
+        lane = self._lanes.get(key)
+        return (lane and lane.flow) or self._way(key).flow
 
-    def _hold(self, lane: LaneQueue) -> None:
+    def _hold(self, lane: Lane) -> None:
         """A lane of a receiver that has a crowd waits in the spool until something of that receiver's has gone through."""
-        waiting = self._crowds.hold(self._flow_of(lane), lane.lane)
-        self._due_times.expect(lane.lane, self._now() + min(LEAST_HELD + waiting / HELD_A_SECOND, MOST_HELD))
-
-    def _out_of_crowd(self, lane: LaneQueue) -> LaneQueue:
-        """Its time has come, whatever the crowd does: whoever was to call it may be gone."""
-        if self._crowds and self._crowds.leave(self._flow_of(lane), lane.lane):
-            lane.called = True
-        return lane
+        waiting = self._crowds.hold(self._flow_of(lane), lane)
+        self._due_times.expect(lane, self._now() + min(LEAST_HELD + waiting / HELD_A_SECOND, MOST_HELD))
 
     def _call(self, lane: LaneQueue) -> None:
         """One of the receiver's has gone through: another one's turn."""
-        key = self._crowds.next(self._flow_of(lane))
-        if key is not None:
-            called = self._lane(key)
-            called.called = True
+        called = self._crowds.next(self._flow_of(lane.lane))
+        if called is not None:
             self._leave(called)
 
     def _window(self, lane: Lane) -> int:
@@ -345,7 +350,7 @@ class Scheduler:
         destination = self._destinations.get(self._way(lane).key)
         if destination is not None and destination.channels and not destination.failing:
             return WINDOW
-        return max(min(LARGEST_HAND // 2 // max(len(self._lanes), 1), WINDOW), 1)
+        return max(min(LARGEST_HAND // 2 // (len(self._lanes) + len(self._hungry)), WINDOW), 1)
 
     def _feed(self) -> None:
         """Ask the spool for what hungry lanes have due, while there is room."""
@@ -357,11 +362,9 @@ class Scheduler:
             if self._hand + self._asked * WINDOW >= LARGEST_HAND and (self._asked or not self._make_room()):
                 break
             key, _ = self._hungry.popitem(last=False)
-            lane = self._lane(key)
-            if self._crowds and not lane.called and self._flow_of(lane) in self._crowds:
-                self._hold(lane)
-            elif not lane.asking:
-                lane.called = False
+            if not self._crowds.admits(key) and self._crowds and self._flow_of(key) in self._crowds:
+                self._hold(key)
+            elif not (lane := self._lane(key)).asking:
                 self._ask_due(lane)
         self._feeding = False
 
@@ -443,5 +446,6 @@ class Scheduler:
         metrics.CHANNELS_OPEN.set(sum(destination.channels for destination in self._destinations.values()))
 
     def _tidy(self, lane: LaneQueue) -> None:
+        """Of a lane that has nothing in memory only its name is kept: among those that are hungry, held, or expected."""
         if lane.idle and lane.way is None:
             self._lanes.pop(lane.lane, None)

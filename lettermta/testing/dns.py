@@ -25,6 +25,7 @@ import argparse
 import enum
 import json
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,8 @@ class DNSAuthority:
     def __init__(self, zone: Mapping[str, Mapping[str, Any] | str], *, negative_ttl: int = 60) -> None:
         self.queries: list[Query] = []
         self._entries: dict[dns.name.Name, _Entry] = {}
+        self._below: Counter[dns.name.Name] = Counter()
+        """How many names there are below each: a name without records of its own exists while there are some (RFC 8020)."""
         self._ports: list[IListeningPort] = []
         soa = f". nobody.invalid. 1 3600 600 86400 {negative_ttl}"
         self._soa = dns.rrset.from_text(dns.name.root, max(negative_ttl, 0), "IN", "SOA", soa)
@@ -160,10 +163,15 @@ class DNSAuthority:
     def set(self, name: str, value: Mapping[str, Any] | str | None) -> None:
         """Have ``name`` answer by ``value`` from now on; None takes the name out of the zone."""
         key = dns.name.from_text(name)
+        there = key in self._entries
         if value is None:
             self._entries.pop(key, None)
         else:
             self._entries[key] = _entry(value)
+        change = (key in self._entries) - there
+        while change and key != dns.name.root:
+            key = key.parent()
+            self._below[key] += change
 
     def listen(self, reactor: Any, port: int = 0, interface: str = "127.0.0.1") -> int:
         """Bind UDP and TCP to the same port, any free one for 0, and return it. Raises CannotListenError."""
@@ -247,7 +255,7 @@ class DNSAuthority:
         for _ in range(_MOST_HOPS):
             entry = self._entries.get(name)
             if entry is None:
-                if not any(known.is_subdomain(name) for known in self._entries):
+                if not self._below[name]:
                     reply.set_rcode(dns.rcode.NXDOMAIN)
                 reply.authority.append(self._soa)
                 return False

@@ -22,7 +22,7 @@ def test_entries_are_taken_in_their_order_and_one_put_back_is_next() -> None:
     assert [lane.take().number, lane.take().number] == [1, 2]
 
 
-def test_a_lane_is_idle_when_nothing_is_in_hand_asked_for_or_left() -> None:
+def test_a_lane_is_idle_when_nothing_is_in_hand_or_asked_for() -> None:
     lane = LaneQueue(LANE)
     assert lane.idle
     lane.add(entry(1))
@@ -34,8 +34,6 @@ def test_a_lane_is_idle_when_nothing_is_in_hand_asked_for_or_left() -> None:
     assert not lane.idle, "asked for"
     lane.answered([])
     assert lane.idle
-    lane.more = True
-    assert not lane.idle
 
 
 def test_what_is_in_hand_is_not_taken_from_an_answer() -> None:

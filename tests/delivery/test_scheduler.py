@@ -255,6 +255,38 @@ def test_what_is_to_be_found_dead_is_not_read_from_the_spool_first(monkeypatch):
     assert world.spool.asked <= 1000
 
 
+def test_of_many_domains_that_wait_only_the_names_are_in_memory(monkeypatch):
+    monkeypatch.setattr(scheduler, "LARGEST_HAND", 20)
+    for module in (scheduler, lane):
+        monkeypatch.setattr(module, "WINDOW", 5)
+    world = World()
+    names = [f"d{number}.example" for number in range(200)]
+    for name in names * 3:
+        world.place(name).holding = True
+        world.submit(f"u@{name}")
+    world.start()
+    assert len(world.scheduler._hungry) > 150
+    assert len(world.scheduler._lanes) <= 20
+    while busy := [channel for name in names for channel in world.place(name).open_channels if channel.held]:
+        busy[0].finish()
+    world.clock.pump([1.0] * 30)
+    assert not world.spool.stored
+    world.assert_at_rest()
+
+
+def test_dead_destinations_are_remembered_up_to_a_bound(monkeypatch):
+    monkeypatch.setattr(scheduler, "MAX_CHANNELS", 10)
+    monkeypatch.setattr(scheduler, "MOST_DEAD", 30)
+    world = World(delays=(10_000.0,)).start()
+    for number in range(500):
+        world.place(f"d{number}.example").fault = unreachable()
+        world.submit(f"u@d{number}.example")
+    assert len(world.scheduler._destinations) <= 2 * 30 + 1
+    world.clock.pump([60.0] * 30)
+    world.submit("u@d0.example")
+    assert world.place("d0.example").asked_open >= 2
+
+
 def test_attempts_that_are_faster_than_the_spool_wait_for_it(monkeypatch):
     """Memory is bounded, and so is what a crash can make arrive twice."""
     monkeypatch.setattr(recorder, "MOST_UNRECORDED", 30)
@@ -292,7 +324,7 @@ def test_a_message_that_was_stored_while_the_spool_was_asked_is_not_forgotten():
     world.scheduler.start()
     spool.settle()
     place = world.place("example.com")
-    world.scheduler._leave(world.scheduler._lane(next(iter(_lanes(world, "jane@example.com")))))
+    world.scheduler._leave(next(iter(_lanes(world, "jane@example.com"))))
     spool.read_one()
     world.submit("jane@example.com")
     spool.write_one()
@@ -316,7 +348,7 @@ def test_nobody_is_sent_twice_by_a_stale_answer_of_the_spool():
     world.scheduler.start()
     world.submit("a@example.com")
     spool.settle()
-    world.scheduler._leave(world.scheduler._lanes[next(iter(world.scheduler._lanes))])
+    world.scheduler._leave(next(iter(world.scheduler._lanes)))
     spool.read_one()  # a is still waiting in this answer
     place.channels[0].finish()
     spool.write_one()
