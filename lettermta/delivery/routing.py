@@ -33,8 +33,8 @@ from lettermta.delivery.transports.smarthost import SmarthostTransport
 from lettermta.delivery.way import Way
 from lettermta.interfaces import IChannel, IResolver, ITransport
 from lettermta.message import Lane, Reply, Unreachable
-from lettermta.smtp.client import TLSMode
 from lettermta.smtp.client_auth import Credentials
+from lettermta.smtp.client_settings import TLSMode
 
 _MOST_SCHEDULES = 1000
 

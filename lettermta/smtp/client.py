@@ -1,42 +1,39 @@
 """The SMTP client as a state machine apart from the socket (RFC 5321 section 4): octets in, octets out, a verdict for each recipient.
 
-    BANNER -> EHLO [-> STARTTLS -> HANDSHAKE -> EHLO] [-> AUTH] -> READY <-> TRANSACTION -> SOILED      any -> QUITTING -> CLOSED
+    OPENING -> READY <-> TRANSACTION -> SOILED      any -> QUITTING -> CLOSED
 
-Promises that nothing is sent in clear where the settings ask for TLS, that no password is sent but inside verified TLS, and that
-``opened`` and the Deferred of each ``send`` fire whatever the peer does: each wait has its deadline. :meth:`ClientSession.send` never
-fails; :attr:`ClientSession.opened` fails with Unreachable, by :class:`TLSFailed` where TLS is to blame and a new connection in clear
-might do, by :class:`TLSNotOffered` and :class:`NotVerified` where it is to blame and nothing else will do.
+Promises that nothing is sent in clear where the settings ask for TLS, and that ``opened`` and the Deferred of each ``send`` fire whatever
+the peer does: each wait has its deadline. :meth:`ClientSession.send` never fails; :attr:`ClientSession.opened` fails with Unreachable, of
+the sorts that :mod:`~lettermta.smtp.client_opening` tells apart.
 """
 
 from __future__ import annotations
 
 import enum
 import re
-import time
-from base64 import b64decode, b64encode
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from attrs import define, evolve, field, frozen
+from attrs import define, evolve, field
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from lettermta.interfaces import IChannel, IFinisher, IStoredContent
+from lettermta.interfaces import IChannel, IStoredContent
 from lettermta.message import QueueEntry, Reply, Unreachable, Verdict, trace_of
-from lettermta.smtp.client_auth import Credentials, UnexpectedChallenge, choose
-from lettermta.smtp.client_capabilities import NOTHING_OFFERED, Capabilities
+from lettermta.smtp.client_capabilities import NOTHING_OFFERED
 from lettermta.smtp.client_chunks import ChunkTransaction
 from lettermta.smtp.client_data import DataTransaction
 from lettermta.smtp.client_dialogue import Dialogue, IClientWire
 from lettermta.smtp.client_envelope import Unsendable
-from lettermta.smtp.client_replies import reply_of
+from lettermta.smtp.client_opening import Opening
+from lettermta.smtp.client_settings import ClientSettings
 from lettermta.smtp.client_transaction import Patience, Transaction
-from lettermta.smtp.client_transcript import BANNER, Transcript
+from lettermta.smtp.client_transcript import Transcript
 
 _log = Logger()
 
@@ -49,70 +46,13 @@ _ABANDONED = Reply(451, "4.4.2", "The attempt was given up")
 class Phase(enum.Enum):
     """Where a session stands."""
 
-    BANNER = "waits for the banner"
-    EHLO = "says EHLO"
-    STARTTLS = "asks for TLS"
-    HANDSHAKE = "shakes hands"
-    AUTH = "logs in"
+    OPENING = "has not come to its first message"
     READY = "may send"
     SOILED = "may send, behind a RSET"
     TRANSACTION = "sends"
     LEAVING = "sends, and quits behind it"
     QUITTING = "says QUIT"
     CLOSED = "is closed"
-
-
-class TLSMode(enum.StrEnum):
-    """How TLS is used towards a peer."""
-
-    OFF = "off"
-    OPPORTUNISTIC = "opportunistic"
-    """STARTTLS where it is offered (RFC 3207, RFC 7435)."""
-    REQUIRE = "require"
-    """STARTTLS, or nothing is sent."""
-    IMPLICIT = "implicit"
-    """TLS from the first octet (RFC 8314)."""
-
-
-class TLSFailed(Unreachable):
-    """The peer offers TLS and could not do it. Opportunistic TLS may try a new connection in clear."""
-
-
-class TLSNotOffered(Unreachable):
-    """TLS is required, and the peer does not offer it, or refuses it."""
-
-
-class NotVerified(Unreachable):
-    """TLS is up, and the peer is not who it must be."""
-
-
-@frozen
-class ClientSettings:
-    """How a session behaves. Time-outs in seconds, for each wait."""
-
-    hostname: str
-    """Our name in EHLO."""
-    tls: TLSMode = TLSMode.OPPORTUNISTIC
-    verify: bool = False
-    """Whether TLS counts only when the peer's certificate is verified."""
-    policy: str = ""
-    """What the policy is called that asks for this, in traces."""
-    credentials: Credentials | None = None
-    banner_timeout: float = 300.0
-    command_timeout: float = 300.0
-    data_start_timeout: float = 120.0
-    data_block_timeout: float = 180.0
-    data_timeout: float = 600.0
-    """For the answer to the end of the content."""
-    quit_timeout: float = 5.0
-    messages: int = 1000
-    """How many transactions one connection carries."""
-    source: str = ""
-    """What the address that we come from is called, for traces."""
-    wall_clock: Callable[[], float] = time.time
-    """Seconds since the epoch, for deadlines that the message names."""
-    finisher: IFinisher | None = None
-    """What is done to each message before it is sent; None: nothing."""
 
 
 _SENDING = frozenset({Phase.READY, Phase.SOILED, Phase.TRANSACTION, Phase.LEAVING})
@@ -141,9 +81,7 @@ class ClientSession:
         self.peer = peer
         self.description = peer
         """The peer, and TLS's version and cipher."""
-        self.phase = Phase.HANDSHAKE if settings.tls is TLSMode.IMPLICIT else Phase.BANNER
-        self.tls: str | None = None
-        """Protocol version and cipher, once TLS is up."""
+        self.phase = Phase.OPENING
         self.capabilities = NOTHING_OFFERED
         self.before: Sequence[Unreachable] = ()
         """What failed before it at other addresses, for traces."""
@@ -156,15 +94,14 @@ class ClientSession:
         self._most = settings.messages
         self._patience = Patience(settings.command_timeout, settings.data_start_timeout, settings.data_block_timeout, settings.data_timeout)
         self._dialogue = Dialogue(wire, clock, self._ended)
-        self._fault: str | None = "TLS is not in use"
-        self._answer: Deferred[Reply] | None = None
+        self._opening = Opening(self._dialogue, settings, peer)
         self._under_way: deque[_UnderWay] = deque()
         """The transactions that have no verdicts yet: the second one's commands went out behind the first one's content."""
         self._over: list[_UnderWay] = []
         """Those that have them, until they are told."""
         self._digesting = False
         """What was read is being looked at: nobody is told of anything until that is done."""
-        self._opening = self._told = self._dialogue.transcript
+        self._first = self._told = self._dialogue.transcript
         """Of the attempt whose verdicts were told last."""
 
     # What the connection tells.
@@ -174,7 +111,7 @@ class ClientSession:
         if self._dialogue.over:
             self._wire.abort()
             return
-        Deferred.fromCoroutine(self._open()).addCallbacks(self._opened, self._not_opened)
+        Deferred.fromCoroutine(self._opening.run()).addCallbacks(self._opened, self._not_opened)
 
     def received(self, data: bytes) -> None:
         """The peer sent octets."""
@@ -187,12 +124,7 @@ class ClientSession:
 
     def secured(self, description: str, fault: str | None) -> None:
         """TLS is up. ``description``: its version and cipher; ``fault``: why the certificate isn't verified, or None when it is."""
-        self.tls = description
-        self._fault = fault
-        self._dialogue.deadline.clear()
-        answer, self._answer = self._answer, None
-        if answer is not None:
-            answer.callback(Reply(220, None, description))
+        self._opening.secured(description, fault)
 
     def lost(self, words: str) -> None:
         """The connection is gone; ``words`` say why, if anything is to be said."""
@@ -226,11 +158,16 @@ class ClientSession:
         return self.capabilities.dsn
 
     @property
+    def tls(self) -> str | None:
+        """Protocol version and cipher, once TLS is up."""
+        return self._opening.tls
+
+    @property
     def assurance(self) -> str:
         """How far TLS can be relied on: ``verified``, ``unverified`` or ``clear``."""
         if self.tls is None:
             return "clear"
-        return "verified" if self._fault is None else "unverified"
+        return "verified" if self._opening.fault is None else "unverified"
 
     @property
     def details(self) -> Mapping[str, object]:
@@ -243,9 +180,9 @@ class ClientSession:
         told = {"policy": self._settings.policy, "result": self.assurance}
         if self.tls is not None:
             told["version"], _, told["cipher"] = self.tls.partition(" ")
-            if self._fault is not None:
-                told["fault"] = self._fault
-        if self.before and self._told is self._opening:
+            if self._opening.fault is not None:
+                told["fault"] = self._opening.fault
+        if self.before and self._told is self._first:
             where["before"] = trace_of(self.before)
         return {**where, "tls": told, "dialogue": self._told.exchanges}
 
@@ -253,8 +190,8 @@ class ClientSession:
         """Why a message with REQUIRETLS must not go this way (RFC 8689 section 4.2.1), or None when it may."""
         if self.tls is None:
             fault = f"{self.peer} is reached in clear"
-        elif self._fault is not None:
-            fault = f"the certificate of {self.peer} is not verified: {self._fault}"
+        elif self._opening.fault is not None:
+            fault = f"the certificate of {self.peer} is not verified: {self._opening.fault}"
         elif not self.capabilities.require_tls:
             fault = f"{self.peer} doesn't offer it"
         else:
@@ -307,96 +244,9 @@ class ClientSession:
 
     # Opening.
 
-    async def _open(self) -> None:
-        mode = self._settings.tls
-        if mode is TLSMode.IMPLICIT:
-            await self._handshake()
-            self.phase = Phase.BANNER
-        banner = await self._wait_for(BANNER)
-        if not banner.positive:
-            raise Unreachable(banner, remote=True)
-        await self._hello()
-        if mode is TLSMode.OPPORTUNISTIC or mode is TLSMode.REQUIRE:
-            await self._secure()
-        if self._settings.credentials is not None:
-            await self._log_in(self._settings.credentials)
-
-    async def _hello(self) -> None:
-        """EHLO, and HELO where EHLO is unknown (RFC 5321 section 3.2)."""
-        self.phase = Phase.EHLO
-        reply = await self._ask(b"EHLO %b\r\n" % self._settings.hostname.encode(), "EHLO")
-        if reply.positive:
-            self.capabilities = Capabilities.parse(reply.text.split("\n"))
-            return
-        self.capabilities = NOTHING_OFFERED
-        if reply.permanent:
-            reply = await self._ask(b"HELO %b\r\n" % self._settings.hostname.encode(), "HELO")
-        if not reply.positive:
-            raise Unreachable(reply, remote=True)
-
-    async def _secure(self) -> None:
-        """STARTTLS as the settings want it (RFC 3207)."""
-        required = self._settings.tls is TLSMode.REQUIRE
-        if "STARTTLS" not in self.capabilities.keywords:
-            if required:
-                raise TLSNotOffered(Reply(451, "4.7.4", f"TLS is required, and {self.peer} doesn't offer it"))
-            return
-        self.phase = Phase.STARTTLS
-        reply = await self._ask(b"STARTTLS\r\n", "STARTTLS")
-        if not reply.positive:
-            if required:
-                raise TLSNotOffered(Reply(451, "4.7.4", f"TLS is required, and {self.peer} refuses it: {reply}"))
-            return
-        if self._dialogue.behind:
-            # Octets sent in clear that would be taken for the answer inside TLS (HARD-CASES row 3).
-            self._dialogue.end(Reply(451, "4.7.0", f"{self.peer} sent octets behind its answer to STARTTLS"))
-            raise Unreachable(Reply(451, "4.7.0", f"{self.peer} sent octets behind its answer to STARTTLS"))
-        await self._handshake()
-        try:
-            # RFC 3207 section 4.2: what was learnt in clear is forgotten. In TLS 1.3 a peer that refuses us does so only here.
-            await self._hello()
-        except Unreachable as error:
-            if error.remote:
-                raise
-            raise TLSFailed(error.reply) from None
-
-    async def _handshake(self) -> None:
-        self.phase = Phase.HANDSHAKE
-        answer: Deferred[Reply] = Deferred()
-        self._answer = answer
-        self._dialogue.deadline.set(self._settings.command_timeout)
-        self._wire.start_tls()
-        try:
-            await answer
-        except Unreachable as error:
-            raise TLSFailed(error.reply) from None
-        if self._settings.verify and self._fault is not None:
-            raise NotVerified(Reply(451, "4.7.5", f"The certificate of {self.peer} is not verified: {self._fault}"))
-
-    async def _log_in(self, credentials: Credentials) -> None:
-        """AUTH (RFC 4954), inside verified TLS alone."""
-        self.phase = Phase.AUTH
-        if self._fault is not None:
-            raise Unreachable(Reply(451, "4.7.11", f"{self.peer} gets no credentials without verified TLS: {self._fault}"))
-        mechanism = choose(self.capabilities.mechanisms, credentials)
-        if mechanism is None:
-            raise Unreachable(Reply(451, "4.7.4", f"{self.peer} offers no way to log in that is known here"))
-        initial = mechanism.initial()
-        command = f"AUTH {mechanism.name}".encode()
-        reply = await self._ask(command + (b" " + b64encode(initial) if initial is not None else b"") + b"\r\n", "AUTH")
-        while reply.code == 334:
-            try:
-                response = b64encode(mechanism.respond(b64decode(reply.text, validate=True)))
-            except (UnexpectedChallenge, ValueError):
-                # RFC 4954 section 4: the client gives up.
-                reply = await self._ask(b"*\r\n", "AUTH")
-                break
-            reply = await self._ask(response + b"\r\n", "AUTH")
-        if not reply.positive:
-            raise Unreachable(reply, remote=True)
-
     def _opened(self, _: None) -> None:
         self.phase = Phase.READY
+        self.capabilities = self._opening.capabilities
         if self.capabilities.mail_max is not None:
             # RFC 9422 section 4.1.
             self._most = min(self._most, self.capabilities.mail_max)
@@ -415,28 +265,6 @@ class ClientSession:
         # First of all, so that whoever waits sees a cancellation, and not one more host to be skipped.
         opened.errback(CancelledError())
         self._dialogue.end(_ABANDONED)
-
-    def _wait_for(self, stage: str) -> Deferred[Reply]:
-        answer: Deferred[Reply] = Deferred()
-        self._answer = answer
-        self._dialogue.expect(self._answered, self._settings.banner_timeout, stage)
-        return answer
-
-    def _ask(self, command: bytes, stage: str) -> Deferred[Reply]:
-        answer: Deferred[Reply] = Deferred()
-        self._answer = answer
-        self._dialogue.say(command, ((self._answered, self._settings.command_timeout, stage),))
-        return answer
-
-    def _answered(self, code: int, lines: list[bytes]) -> None:
-        answer, self._answer = self._answer, None
-        if answer is None:
-            return
-        if code < 200 or (300 <= code < 400 and self.phase is not Phase.AUTH):
-            self._answer = answer
-            self._dialogue.confused(self.phase.name, code)
-        else:
-            answer.callback(reply_of(code, lines))
 
     # Sending.
 
@@ -524,7 +352,6 @@ class ClientSession:
     def _ended(self, reply: Reply, remote: bool) -> None:
         """The dialogue is over before its time."""
         self.phase = Phase.CLOSED
-        answer, self._answer = self._answer, None
         first = True
         for here in list(self._under_way):
             # What stood behind another one has not been looked at.
@@ -537,5 +364,4 @@ class ClientSession:
         else:
             self._wire.abort()
         self._deliver()
-        if answer is not None:
-            answer.errback(Unreachable(reply, remote=remote))
+        self._opening.ended(reply, remote)

@@ -25,8 +25,9 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from lettermta.smtp.client import ClientSession, ClientSettings
+from lettermta.smtp.client import ClientSession
 from lettermta.smtp.client_dialogue import IClientWire
+from lettermta.smtp.client_settings import ClientSettings
 from lettermta.smtp.client_tls import Handshake
 from lettermta.smtp.sending import send
 

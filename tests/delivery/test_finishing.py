@@ -14,8 +14,8 @@ from lettermta.delivery.finishing import Finisher
 from lettermta.delivery.leaving import WholeContent
 from lettermta.interfaces import IFinisher, IStoredContent
 from lettermta.message import BodyType, Lane, Options, QueuedRecipient, QueueEntry, Reply
-from lettermta.smtp.client import ClientSettings, TLSMode
 from lettermta.smtp.client_envelope import Unsendable
+from lettermta.smtp.client_settings import ClientSettings, TLSMode
 from tests.delivery.dkim.test_signer import Pieces, read
 from tests.smtp.client_peer import PIPELINED, Peer
 from tests.test_counts import grown

@@ -16,8 +16,9 @@ from lettermta.delivery.reporter import LARGEST, ReportRules
 from lettermta.delivery.transports.connecting import Target
 from lettermta.event import CREATED, message_event
 from lettermta.message import BodyType, Message, Notify, Options, Recipient, Reply, State, Unreachable, Verdict
-from lettermta.smtp.client import ClientSession, ClientSettings
+from lettermta.smtp.client import ClientSession
 from lettermta.smtp.client_capabilities import Capabilities
+from lettermta.smtp.client_settings import ClientSettings
 from lettermta.testing.spool import MemorySpool
 
 from .scripted import LATER, NEVER, OK, StagedSpool, World, answer, make_message, unreachable

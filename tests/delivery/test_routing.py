@@ -24,7 +24,7 @@ from lettermta.delivery.transports.mx import MXTransport
 from lettermta.delivery.transports.settings import DeliverySettings
 from lettermta.delivery.transports.smarthost import SmarthostTransport
 from lettermta.message import Lane, Unreachable
-from lettermta.smtp.client import TLSMode
+from lettermta.smtp.client_settings import TLSMode
 
 
 class Office:

@@ -42,8 +42,8 @@ from lettermta.delivery.transports.settings import DeliverySettings
 from lettermta.delivery.transports.smarthost import SmarthostTransport
 from lettermta.interfaces import IChannel, IResolver, ITransport
 from lettermta.message import Unreachable
-from lettermta.smtp.client import TLSMode
 from lettermta.smtp.client_auth import Credentials
+from lettermta.smtp.client_settings import TLSMode
 from lettermta.testing.mx import RemoteMX, ServerTLS
 from tests.smtp.client_peer import Content, entry, shown
 

@@ -11,8 +11,9 @@ from twisted.internet.task import Clock
 from zope.interface import implementer
 
 from lettermta.message import BodyType, Lane, Options, QueuedRecipient, QueueEntry, Unreachable, Verdict
-from lettermta.smtp.client import ClientSession, ClientSettings, TLSMode
+from lettermta.smtp.client import ClientSession
 from lettermta.smtp.client_dialogue import IClientWire
+from lettermta.smtp.client_settings import ClientSettings, TLSMode
 
 PIPELINED = "250-mx.test\r\n250-PIPELINING\r\n250-SIZE 1000000\r\n250-8BITMIME\r\n250 SMTPUTF8\r\n"
 CHUNKED = "250-mx.test\r\n250-PIPELINING\r\n250-BINARYMIME\r\n250 CHUNKING\r\n"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lettermta.message import DeliverBy, Notify, QueuedRecipient
-from lettermta.smtp.client import TLSMode
+from lettermta.smtp.client_settings import TLSMode
 from tests.smtp.client_peer import CLEAR, PLAIN, Content, Peer, entry, shown
 
 OK = "250 2.0.0 Ok: queued"

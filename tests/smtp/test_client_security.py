@@ -7,8 +7,9 @@ from base64 import b64decode, b64encode
 
 import pytest
 
-from lettermta.smtp.client import TLSFailed, TLSMode
 from lettermta.smtp.client_auth import Credentials
+from lettermta.smtp.client_opening import TLSFailed
+from lettermta.smtp.client_settings import TLSMode
 from tests.smtp.client_peer import CLEAR, Peer
 
 TLS = "TLSv1.3 TLS_AES_256_GCM_SHA384"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from base64 import b64encode
 
-from lettermta.smtp.client import TLSMode
 from lettermta.smtp.client_auth import Credentials
+from lettermta.smtp.client_settings import TLSMode
 from lettermta.smtp.client_transcript import LONGEST, MOST, Transcript
 from tests.smtp.client_peer import CLEAR, Peer, entry
 

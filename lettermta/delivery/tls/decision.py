@@ -20,7 +20,7 @@ from lettermta.delivery.tls.policy import UNCOUNTED, HostPolicy, ITLSResults, Ki
 from lettermta.delivery.tls.sts_policy import Mode
 from lettermta.delivery.tls.tlsa import DANE, usable
 from lettermta.message import Reply, Unreachable
-from lettermta.smtp.client import TLSMode
+from lettermta.smtp.client_settings import TLSMode
 from lettermta.smtp.client_tls import VALIDATION_FAILURE, ClientTLS, Fault, WebPKI
 
 DNSSEC_INVALID, TLSA_INVALID = "dnssec-invalid", "tlsa-invalid"

@@ -8,7 +8,7 @@ from pathlib import Path
 from attrs import frozen
 from zope.interface import Interface, implementer
 
-from lettermta.smtp.client import TLSMode
+from lettermta.smtp.client_settings import TLSMode
 from lettermta.smtp.client_tls import ClientTLS, Fault, WebPKI
 
 

@@ -6,7 +6,8 @@ from attrs import frozen
 
 from lettermta.delivery.tls.policy import HostPolicy, Kind
 from lettermta.message import Unreachable
-from lettermta.smtp.client import ClientSession, NotVerified, TLSFailed, TLSNotOffered
+from lettermta.smtp.client import ClientSession
+from lettermta.smtp.client_opening import NotVerified, TLSFailed, TLSNotOffered
 from lettermta.smtp.client_tls import VALIDATION_FAILURE, Fault, Handshake
 
 STARTTLS_NOT_SUPPORTED = "starttls-not-supported"

@@ -24,8 +24,10 @@ from lettermta.delivery.tls.policy import UNCOUNTED, HostPolicy, ITLSResults
 from lettermta.delivery.tls.told import Told, told_by, told_of
 from lettermta.delivery.transports.families import Families
 from lettermta.message import Reply, Unreachable
-from lettermta.smtp.client import ClientSession, ClientSettings, NotVerified, TLSFailed, TLSMode, TLSNotOffered
+from lettermta.smtp.client import ClientSession
+from lettermta.smtp.client_opening import NotVerified, TLSFailed, TLSNotOffered
 from lettermta.smtp.client_protocol import ClientProtocol
+from lettermta.smtp.client_settings import ClientSettings, TLSMode
 from lettermta.smtp.client_tls import SessionCache
 
 FALL_OVER_SECONDS = 5.0

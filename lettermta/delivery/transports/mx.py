@@ -28,7 +28,7 @@ from lettermta.delivery.transports.metered import MeteredChannel
 from lettermta.delivery.transports.settings import DeliverySettings
 from lettermta.interfaces import IChannel, IResolver, ITransport
 from lettermta.message import Reply, Unreachable
-from lettermta.smtp.client import TLSMode
+from lettermta.smtp.client_settings import TLSMode
 from lettermta.smtp.grammar import address_literal
 
 

@@ -10,8 +10,8 @@ from lettermta.delivery.shaping import Limits
 from lettermta.delivery.transports.families import Families
 from lettermta.delivery.way import NO_RULE
 from lettermta.interfaces import IFinisher
-from lettermta.smtp.client import ClientSettings, TLSMode
 from lettermta.smtp.client_auth import Credentials
+from lettermta.smtp.client_settings import ClientSettings, TLSMode
 from lettermta.smtp.client_tls import SessionCache
 
 

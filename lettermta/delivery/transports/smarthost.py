@@ -24,8 +24,8 @@ from lettermta.delivery.transports.counting import counted
 from lettermta.delivery.transports.settings import DeliverySettings
 from lettermta.interfaces import IChannel, IResolver, ITransport
 from lettermta.message import Reply, Unreachable
-from lettermta.smtp.client import TLSMode
 from lettermta.smtp.client_auth import Credentials
+from lettermta.smtp.client_settings import TLSMode
 
 
 @implementer(ITransport)

@@ -18,7 +18,7 @@ from lettermta.delivery.tls.policy import Reported
 from lettermta.delivery.tls.tlsa import TLSA
 from lettermta.delivery.transports.settings import DeliverySettings
 from lettermta.message import Unreachable
-from lettermta.smtp.client import TLSMode
+from lettermta.smtp.client_settings import TLSMode
 from lettermta.smtp.client_tls import Fault
 from lettermta.testing.dns import DNSAuthority
 from lettermta.testing.mx import EXTENSIONS, RemoteMX, ServerTLS

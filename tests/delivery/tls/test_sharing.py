@@ -19,7 +19,7 @@ from lettermta.delivery.transports.mx import MXTransport
 from lettermta.delivery.transports.settings import DeliverySettings
 from lettermta.delivery.way import Elsewhere
 from lettermta.message import Unreachable
-from lettermta.smtp.client import TLSMode
+from lettermta.smtp.client_settings import TLSMode
 from tests.delivery.tls.certificates import alone, root
 from tests.delivery.tls.test_dane import Receivers
 
