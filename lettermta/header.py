@@ -50,11 +50,16 @@ class Field:
 
 
 def split_fields(head: bytes) -> list[Field]:
-    """The fields of a header block, in their order. A line that is no field or has no end, or a NUL anywhere, refuses the message."""
+    """The fields of a header block, in their order. A line that is no field or has no end, or a NUL anywhere, refuses the message; so does
+    a CR or LF alone, which BODY=BINARYMIME lets come this far: behind it could be a field that others see, and we don't.
+    """
     if b"\0" in head:
         raise Refused(Reply(550, "5.6.0", "A NUL in the header block (RFC 5322 section 2.2)"), "broken header", "header")
     if head and not head.endswith(b"\r\n"):  # what comes by BDAT ends anywhere
         raise Refused(Reply(550, "5.6.0", "The last header line does not end in CRLF (RFC 5322 section 2.2)"), "broken header", "header")
+    ends = head.count(b"\r\n")
+    if head.count(b"\n") != ends or head.count(b"\r") != ends:
+        raise Refused(Reply(550, "5.6.0", "A bare CR or LF in the header block (RFC 5322 section 2.2)"), "broken header", "header")
     fields: list[Field] = []
     start = 0
     while start < len(head):

@@ -43,6 +43,15 @@ def test_a_nul_refuses_the_message() -> None:
         split_fields(b"X-Tag: a\0b\r\n")
 
 
+@pytest.mark.parametrize(
+    "head", [b"X: a\nBcc: b\r\n", b"X: a\rY: b\r\n", b"X: a\n\nbody\r\n", b"X: a\r\r\n", b"\nX: a\r\n", b"X: a\n b\r\n"]
+)
+def test_a_bare_line_end_in_a_header_refuses_the_message(head: bytes) -> None:
+    """HARD-CASES rows 1 and 32: with BODY=BINARYMIME content may hold any octets, and a field behind a bare LF would escape our rules."""
+    with pytest.raises(Refused, match=r"550 5\.6\.0 A bare CR or LF in the header block"):
+        split_fields(head)
+
+
 @pytest.mark.parametrize("head", [b"X", b"X: a", b"X: a\r\nY: b", b"X: a\r\n folded", b"X: a\r\n "])
 def test_a_line_without_an_end_refuses_the_message_for_good(head: bytes) -> None:
     """BDAT can bring one; a reply of 4xx would have it sent again and again."""

@@ -389,7 +389,7 @@ class ServerSession:
         self._send(Reply(214, "2.0.0", "RFC 5321 and the extensions that EHLO lists"))
 
     def _not_smtp(self, argument: bytes) -> None:
-        """Another protocol's client, or a browser made to speak to this port (HARD-CASES row 30)."""
+        """Another protocol's client, a browser made to speak to this port, a proxy that nobody has named (HARD-CASES row 30)."""
         self._end_with(NOT_SMTP, "errors")
 
     def _not_implemented(self, argument: bytes) -> None:
@@ -539,4 +539,6 @@ _COMMANDS: Mapping[bytes, Callable[[ServerSession, bytes], None]] = {
     b"EXPN": ServerSession._not_implemented,
     b"TURN": ServerSession._not_implemented,
     **dict.fromkeys((b"GET", b"POST", b"HEAD", b"PUT", b"CONNECT", b"OPTIONS", b"DELETE"), ServerSession._not_smtp),
+    # The PROXY protocol's header: version 1, and the line in the signature of version 2 that no split of the octets can hide.
+    **dict.fromkeys((b"PROXY", b"\0"), ServerSession._not_smtp),
 }

@@ -16,7 +16,8 @@ from lettermta.message import Refused, Reply
 
 TAG_LENGTH = 255
 KEY_LENGTH = 255
-_TAG = re.compile(r"[a-zA-Z0-9_-]+(?:\s[a-zA-Z0-9_-]+)*", re.ASCII)
+_TAG = re.compile(r"[a-zA-Z0-9_-]+(?:[ \t][a-zA-Z0-9_-]+)*")
+"""Lettermint's rule, but that its ``\\s`` is a blank or a tab here: encoded words can say line ends, which no tag has use for."""
 
 _REMOVED = frozenset({"x-lettermint-route", "x-tag", "idempotency-key", "bcc", "return-path"})
 _REMOVED_PREFIXES = ("x-lm-", "x-metadata-", "x-lettr-")
@@ -41,6 +42,8 @@ class MetadataBounds:
             return f"a metadata key has at most {self.key_length} characters"
         if len(value) > self.value_length:
             return f"a metadata value has at most {self.value_length} characters"
+        if "\0" in key or "\0" in value:
+            return "metadata has no NUL in it"
         return None
 
     def fault(self, metadata: Mapping[str, str]) -> str | None:

@@ -71,7 +71,7 @@ class Submission:
         self.idempotency = Idempotency(self.spool)
 
     def limit(self, message_size: int, recipients: int) -> None:
-        """Other limits, for whoever logs in from now on."""
+        """Other limits, from the next command of each session on."""
         self.rules = evolve(self.rules, message_size=message_size, recipients=recipients)
 
 
@@ -151,25 +151,35 @@ class Submitter:
     log = Logger()
 
     def __init__(self, submission: Submission, project_id: str, token_id: str | None) -> None:
-        self._rules = submission.rules
+        self._submission = submission
         self._directory = submission.directory
         self._spool = submission.spool
         self._idempotency = submission.idempotency
         self._policies = submission.policies
         self._project_id = project_id
         self._token_id = token_id
-        self._take_limits(self._directory.project(project_id))
+
+    @property
+    def max_size(self) -> int:
+        """See ISubmitter: the project's own limit, else the configured one, as they are at this moment."""
+        project = self._directory.project(self._project_id)
+        return (project.message_size if project else None) or self._rules.message_size
+
+    @property
+    def max_recipients(self) -> int:
+        """See ISubmitter: as max_size."""
+        project = self._directory.project(self._project_id)
+        return (project.recipients if project else None) or self._rules.recipients
+
+    @property
+    def _rules(self) -> SubmissionRules:
+        return self._submission.rules
 
     def mail(self, envelope: Envelope) -> None:
         """See ISubmitter. What could not be stored is refused before it is sent (RFC 1870 section 6.1)."""
-        self._take_limits(self._project())
+        self._project()
         if not self._spool.room(envelope.size or 0):
             raise Refused(NO_ROOM, "no room in the spool", "storage")
-
-    def _take_limits(self, project: Project | None) -> None:
-        """The project's own limits, else the configured ones; they hold for a transaction."""
-        self.max_size = (project.message_size if project else None) or self._rules.message_size
-        self.max_recipients = (project.recipients if project else None) or self._rules.recipients
 
     def recipient(self, envelope: Envelope, address: str) -> None:
         """See ISubmitter: any address can be sent to."""

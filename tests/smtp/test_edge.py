@@ -458,16 +458,20 @@ def test_a_proxy_that_is_silent_is_waited_for_no_longer_than_a_command() -> None
     assert transport.closing
 
 
+@pytest.mark.parametrize("step", [0, 1])
 @pytest.mark.parametrize("header", [V1, V2])
-def test_nobody_else_is_believed(header: bytes) -> None:
-    """From an address that is not listed, a header is no SMTP command like any other nonsense."""
+def test_nobody_else_is_believed(header: bytes, step: int) -> None:
+    """HARD-CASES row 30: a header from an address that is not listed ends the connection, and nothing behind it is carried out."""
     place = behind(Opening.CLEAR, None)
     place.office.trusts = True
     transport = place.connect("192.0.2.10")
     assert take(transport) == BANNER
-    transport.receive(header + b"\r\n" + EHLO + MESSAGE)
-    assert take(transport).startswith(b"500 5.5.")
-    assert sent_by(place) == ("192.0.2.10", 4711)
+    octets = header + EHLO + MESSAGE
+    for piece in [octets[at : at + 1] for at in range(len(octets))] if step else [octets]:
+        transport.receive(piece)
+    assert take(transport).endswith(b"421 4.7.0 This is an SMTP server\r\n")
+    assert transport.closing
+    assert place.office.submitted == []
 
 
 # -- TLS that comes to nothing: each cause with one line and one count

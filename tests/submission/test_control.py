@@ -81,6 +81,10 @@ def test_how_tags_are_read(site: Site, head: str, tag: str) -> None:
         "müsli",
         "=?utf-8?Q?m=C3=BCsli?=",
         "=?utf-8?Q?a=0A?=",
+        "=?utf-8?Q?a=0Ab?=",
+        "=?utf-8?Q?a=0Db?=",
+        "=?utf-8?Q?a=0Cb?=",
+        "=?utf-8?Q?a=00b?=",
         "=?unknown?Q?a?=",
         "a\n  b",
         "<b>",
@@ -153,10 +157,22 @@ def test_invalid_utf_8_in_metadata_is_shown_as_such(site: Site) -> None:
             "X-Metadata-k8: the metadata of a message has at most 16384 octets",
         ),
         ("X-Metadata-" + "ü" * 256 + ": v\n", "X-Metadata-" + "?" * 53 + ": a metadata key"),
+        ("X-Metadata-k: =?utf-8?Q?a=00b?=\n", "X-Metadata-k: metadata has no NUL in it"),
     ],
 )
 def test_metadata_over_its_bounds_refuses_the_message(site: Site, head: str, reply: str) -> None:
     assert site.submit(head + HEAD + BODY).startswith("550 5.6.0 " + reply)
+    assert (site.stored, site.events) == ([], [])
+
+
+@pytest.mark.parametrize("line", [b"X-A: b\nX-LM-Tag: hidden\r\n", b"X-A: b\rBcc: hidden@in.test\r\n"])
+def test_no_control_header_is_hidden_behind_a_bare_line_end(site: Site, line: bytes) -> None:
+    """HARD-CASES rows 1 and 32: BODY=BINARYMIME lets any octets come, but a header is lines all the same (RFC 3030 section 3)."""
+    client = site.logged_in()
+    client.says("MAIL FROM:<a@out.test> BODY=BINARYMIME", "RCPT TO:<b@in.test>")
+    content = b"From: a@out.test\r\n" + line + b"\r\nhello\r\n"
+    [reply] = client.sends(b"BDAT %d LAST\r\n" % len(content) + content)
+    assert reply == "550 5.6.0 A bare CR or LF in the header block (RFC 5322 section 2.2)"
     assert (site.stored, site.events) == ([], [])
 
 

@@ -198,6 +198,24 @@ def test_changed_limits_hold_from_the_next_message_on(site: Site) -> None:
     assert codes(client.says("RCPT TO:<c@in.test>")) == ["452 4.5.3"]
 
 
+def test_a_changed_size_limit_holds_from_the_next_message_on(site: Site) -> None:
+    """Of a session that is open already: what has been allowed meanwhile is not refused for good."""
+    client = site.logged_in()
+    client.says("MAIL FROM:<a@b>", "RSET")
+    for limit, answer in ((100, "552 5.3.4"), (300, "250 2.1.0"), (None, "250 2.1.0")):
+        site.accounts.update_project("demo", lambda project, limit=limit: evolve(project, message_size=limit))
+        assert codes(client.says("MAIL FROM:<a@b> SIZE=200")) == [answer]
+        client.says("RSET")
+        assert size_in(client.says("EHLO client.test")) == (limit or 300_000)
+
+
+def test_reloaded_limits_hold_for_sessions_that_are_open(site: Site) -> None:
+    client = site.logged_in()
+    site.submission.limit(1000, 1)
+    assert codes(client.says("MAIL FROM:<a@b> SIZE=1001", "MAIL FROM:<a@b>")) == ["552 5.3.4", "250 2.1.0"]
+    assert codes(client.says("RCPT TO:<a@in.test>", "RCPT TO:<b@in.test>")) == ["250 2.1.5", "452 4.5.3"]
+
+
 # -- trusted networks
 
 NETWORKS = tuple(map(ip_network, ("198.51.100.0/24", "2001:db8:1::/48")))
