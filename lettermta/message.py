@@ -203,6 +203,8 @@ class Options:
     """-9 to 9, higher is sooner (RFC 6710)."""
     report: bool = False
     """A report of ours on other mail: no events tell of it, and what becomes of it is reported to nobody."""
+    unsubscribe: bool = False
+    """Each recipient is to get a link to unsubscribe (RFC 8058)."""
 
 
 @frozen

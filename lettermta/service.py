@@ -30,8 +30,9 @@ from lettermta.accounts.errors import AccountError
 from lettermta.config import Config, ConfigError, load
 from lettermta.delivery.shaping import ShapingRules
 from lettermta.delivery.throttling import ThrottleRules
+from lettermta.delivery.unsubscribe.desk import UnsubscribeDesk
 from lettermta.events.dispatcher import Dispatcher
-from lettermta.ops import control, descriptors, http, notify
+from lettermta.ops import control, descriptors, http, notify, unsubscribe
 from lettermta.ops.log import LineObserver, wanted
 from lettermta.ops.operations import Operations
 from lettermta.plugged import Unpluggable
@@ -57,6 +58,7 @@ from lettermta.wiring import (
     make_submission,
     make_tls_policies,
     make_tls_reports,
+    make_unsubscribe_desk,
     make_webhooks,
     plug_in,
     relimit,
@@ -109,6 +111,8 @@ class Lettermta(Service):
         self._tls: Mapping[str, ServerTLS] = {}
         """By the listener's name: each has ticket keys of its own."""
         self._ports: list[IListeningPort] = []
+        """What the outside comes in by: closed first."""
+        self._unsubscribe_desk: UnsubscribeDesk | None = None
         self._factories: list[ESMTPFactory] = []
 
     # -- starting
@@ -126,6 +130,8 @@ class Lettermta(Service):
         try:
             self._bound = open_sockets(self._config.listeners)
             self._http = http.listen(self._reactor, self._config.http.listen, http.make_site(metrics.REGISTRY, self._health, self._reactor))
+            pages = unsubscribe.make_site(lambda: self._unsubscribe_desk, self._reactor)
+            self._ports = unsubscribe.listen(self._reactor, self._config.unsubscribe.listen, pages)
             if self._config.tls.certificate:
                 self._tls = self._configured_tls(self._config)
         except CannotListen as error:
@@ -158,6 +164,7 @@ class Lettermta(Service):
         sources = make_sources(config, self._reactor)
         self._routing = make_routing(config, self._reactor, self._directory, resolver, self._tls_policies, sources)
         self._throttles = ThrottleRules(config.throttles)
+        self._unsubscribe_desk = make_unsubscribe_desk(self._directory, self._spool)
         self._scheduler = make_scheduler(config, self._reactor, self._spool, self._routing, self._throttles, return_paths)
         operations = Operations(self._spool, self._scheduler, self._directory, time.time)
         try:

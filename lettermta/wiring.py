@@ -42,6 +42,8 @@ from lettermta.delivery.tls.report_text import Submitter
 from lettermta.delivery.tls.reporting import TLSReports
 from lettermta.delivery.tls.sts_files import PolicyFiles
 from lettermta.delivery.transports.settings import DeliverySettings
+from lettermta.delivery.unsubscribe.desk import UnsubscribeDesk
+from lettermta.delivery.unsubscribe.links import Links
 from lettermta.delivery.warm_up import Plan, WarmUp
 from lettermta.events.amqp import AMQPSettings, AMQPSink
 from lettermta.events.amqp_channel import Broker
@@ -52,6 +54,7 @@ from lettermta.events.sink import IEventSink
 from lettermta.events.webhooks.own_events import disabled_event
 from lettermta.events.webhooks.process import WebhookSink
 from lettermta.interfaces import IEventHook, IResolver, IReturns, ISpool, ISubmissionPolicy
+from lettermta.message import QueueEntry
 from lettermta.plugged import NO_SETTINGS, Unpluggable, plug
 from lettermta.smtp.admission import Admission, Caps, LoginGuard, Pace
 from lettermta.smtp.server import Edge, Opening
@@ -69,6 +72,9 @@ SHUT_OUT_SECONDS = 600.0
 """How long an address with too many failed logins is not let in."""
 
 _log = Logger()
+
+Parted = Callable[[QueueEntry], Sequence[QueueEntry]]
+"""Tells which recipients of an entry have to go by themselves."""
 
 OPENINGS = {Security.STARTTLS: Opening.CLEAR, Security.TLS: Opening.TLS, Security.AUTO: Opening.DETECT}
 
@@ -181,6 +187,7 @@ def make_submission(
             eight_bit=config.submission.eight_bit_headers is EightBitHeaders.ACCEPT,
             most_fields=config.submission.header_fields,
         ),
+        unsubscribe=config.unsubscribe.url is not None,
     )
     asked = Policies(
         [NamedPolicy(name, policy) for name, policy in policies],
@@ -275,6 +282,16 @@ def make_return_paths(config: Config, directory: Directory) -> ReturnPaths:
     return ReturnPaths(directory, config.events.retention, time.time, config.takes_returns)
 
 
+def make_links(config: Config, directory: Directory) -> Links | None:
+    """What puts links to unsubscribe into mail, if anything does."""
+    return None if config.unsubscribe.url is None else Links(directory, config.unsubscribe.url)
+
+
+def make_unsubscribe_desk(directory: Directory, spool: ISpool) -> UnsubscribeDesk:
+    """What is done when somebody follows one."""
+    return UnsubscribeDesk(directory, spool, time.time)
+
+
 def make_sources(config: Config, reactor: Any) -> SourcePools:
     """Where mail leaves from."""
     warm_up = WarmUp(config.mta.state_dir / "warm-up.json", threads_of(reactor), time.time)
@@ -299,6 +316,7 @@ def make_routing(
 ) -> Routing:
     """What knows the way of all mail."""
     delivery = config.delivery
+    links = make_links(config, directory)
     settings = DeliverySettings(
         hostname=config.mta.hostname,
         port=delivery.port,
@@ -311,7 +329,7 @@ def make_routing(
         data_block_timeout=delivery.data_block_timeout,
         data_timeout=delivery.data_timeout,
         ourselves=Ourselves((address, port) for listener in config.listeners for address in listener.addresses for port in listener.ports),
-        finisher=Finisher(Signer(directory, threads_of(reactor), time.time), threads_of(reactor)),
+        finisher=Finisher(Signer(directory, threads_of(reactor), time.time), threads_of(reactor), links),
     )
     return Routing(
         reactor=reactor,
@@ -326,7 +344,13 @@ def make_routing(
         lifetime=delivery.lifetime,
         shaping=ShapingRules(config.shaping),
         sources=sources,
+        links=links,
     )
+
+
+def _in_turn(first: Parted, second: Parted) -> Parted:
+    """What one parts is for the other one to part."""
+    return lambda entry: [part for one in first(entry) for part in second(one)]
 
 
 def make_scheduler(
@@ -337,7 +361,9 @@ def make_scheduler(
     rules = ReportRules(config.mta.hostname, delivery.bounce, delivery.delay_warning)
     reporter = Reporter(rules, spool.content, spool.load, routing.lifetime_of, time.time)
     classifier = Classifier(delivery.reply_classes)
-    parted = whole if delivery.capture_all else return_paths.parted
+    parted: Parted = whole if delivery.capture_all else return_paths.parted
+    if (links := make_links(config, return_paths.directory)) is not None:
+        parted = _in_turn(links.parted, parted)
     suppressing = Suppressing(spool.suppressions, routing.broadcast, delivery.suppress_bounced)
     return Scheduler(
         spool,

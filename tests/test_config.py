@@ -357,7 +357,7 @@ class TestForm:
             """
         names = (
             "mta, tls, listener NAME, submission, policy NAME, limits, dns, delivery, shaping NAME, source NAME, pool NAME, "
-            "events, hook NAME, amqp or http"
+            "events, hook NAME, amqp, http or unsubscribe"
         )
         assert complaints(text) == [
             f"etc/mta.ini:1: [listner smtp] unknown section (did you mean [listener NAME]?); expected {names}",

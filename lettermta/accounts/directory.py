@@ -166,6 +166,11 @@ class Directory:
         """What return paths are signed with: whoever has it can make bounces up."""
         return self._vault.return_path_key
 
+    @property
+    def unsubscribe_key(self) -> bytes:
+        """What links to unsubscribe are signed with: whoever has it can unsubscribe everyone."""
+        return self._vault.unsubscribe_key
+
     def private_key(self, key: DomainKey) -> PrivateKey:
         """The private part of a key, ready for use: to be kept by whoever signs. Raises Unsealable when it can't be had now."""
         try:

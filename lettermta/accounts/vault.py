@@ -40,6 +40,8 @@ class Vault:
         self._cipher = ChaCha20Poly1305(self._subkey(key, b"sealing"))
         self.return_path_key = self._subkey(key, b"return path")
         """What return paths are signed with."""
+        self.unsubscribe_key = self._subkey(key, b"links to unsubscribe")
+        """What these are signed with."""
         self.fingerprint = self._subkey(key, b"fingerprint")
         """Tells this key from others, and gives nothing of it away."""
 

@@ -12,7 +12,7 @@ from lettermta.config.reference import reference_ini, reference_markdown
 from lettermta.config.schema import Config
 from lettermta.config.schema.delivery import Delivery, DeliveryTLS, Dns
 from lettermta.config.schema.events import Amqp, Events, Hook, Unroutable
-from lettermta.config.schema.listening import AuthBeforeTLS, Http, Listener, Role, Security
+from lettermta.config.schema.listening import AuthBeforeTLS, Http, Listener, Role, Security, Unsubscribe
 from lettermta.config.schema.machine import Mta, Tls, TLSVersion
 from lettermta.config.schema.receivers import Shaping, Throttle
 from lettermta.config.schema.submission import BareLineEnds, EightBitHeaders, Limits, Policy, PolicyFailure, Submission
@@ -47,6 +47,7 @@ __all__ = [
     "Throttle",
     "Tls",
     "Unroutable",
+    "Unsubscribe",
     "load",
     "load_sections",
     "reference_ini",

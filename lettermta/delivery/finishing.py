@@ -1,4 +1,5 @@
-"""The last that is done to a message, once it is known what the peer takes: the form of its content, and then its signatures.
+"""The last that is done to a message, once it is known what the peer takes: its link to unsubscribe, if it is to have one, the form of its
+content, and then its signatures.
 
 Promises that a server without 8BITMIME gets 7-bit content or nothing (RFC 6152 section 3), likewise one without BINARYMIME (RFC 3030
 section 3). Nothing touches the content behind the signatures but the transport's own framing, so what is signed is what leaves (HARD-CASES
@@ -20,6 +21,7 @@ from lettermta import metrics
 from lettermta.delivery.conversion import Inconvertible, to_seven_bit
 from lettermta.delivery.dkim.signer import Signer, Threaded
 from lettermta.delivery.leaving import PassingContent, WholeContent, split
+from lettermta.delivery.unsubscribe.links import Links
 from lettermta.interfaces import IFinisher, IStoredContent
 from lettermta.message import BodyType, QueueEntry, Reply
 from lettermta.smtp.client_envelope import Unsendable
@@ -42,10 +44,13 @@ class Finisher:
 
     signer: Signer
     threaded: Threaded
+    links: Links | None = None
     _turn: DeferredLock = field(init=False, factory=DeferredLock)
 
     def finish(self, entry: QueueEntry, content: IStoredContent, *, eight_bit: bool, binary: bool) -> Finished | Deferred[Finished]:
         """See IFinisher."""
+        if self.links is not None:
+            content = self.links.topped(entry, content)
         body = entry.options.body
         if eight_bit and (binary or body is not BodyType.BINARY):
             return self._signed(_declared(entry, content), content, _AS_IT_IS)
@@ -81,7 +86,8 @@ class Finisher:
         return kept
 
     def _signed(self, entry: QueueEntry, content: IStoredContent, form: str) -> Finished | Deferred[Finished]:
-        signed = self.signer.sign(entry, content, form)
+        recipient = None if self.links is None else self.links.recipient(entry)
+        signed = self.signer.sign(entry, content, form if recipient is None else f"{form} {recipient}")
         if isinstance(signed, Deferred):
             return signed.addCallback(lambda content: (entry, content))
         return entry, signed

@@ -30,6 +30,7 @@ from lettermta.delivery.transports.discard import DiscardTransport
 from lettermta.delivery.transports.mx import MXTransport
 from lettermta.delivery.transports.settings import DeliverySettings
 from lettermta.delivery.transports.smarthost import SmarthostTransport
+from lettermta.delivery.unsubscribe.links import Links
 from lettermta.delivery.way import Way
 from lettermta.interfaces import IChannel, IResolver, ITransport
 from lettermta.message import Lane, Reply, Unreachable
@@ -58,6 +59,8 @@ class Routing:
     """Likewise how long their mail is tried."""
     shaping: ShapingRules = Factory(ShapingRules)
     sources: SourcePools = Factory(SourcePools)
+    links: Links | None = None
+    """Put into what is captured; for all else the settings' finisher does it."""
     _schedules: dict[tuple[float, ...], Schedule] = Factory(dict)
     exchanges: Exchanges = field(init=False)
     _ways: dict[tuple[str, RouteTLS | None, str | None], tuple[Exchange, Way]] = field(factory=dict, init=False)
@@ -188,7 +191,7 @@ class Routing:
         return known
 
     def _capture(self) -> Way:
-        return _alone("transport capture", lambda: CaptureTransport(self.capture_dir, self.reactor))
+        return _alone("transport capture", lambda: CaptureTransport(self.capture_dir, self.reactor, self.links))
 
     def _relayhost(self, relayhost: HostPort) -> Way:
         key, limits = f"relayhost {relayhost}", self._relay_limits(relayhost.host)

@@ -105,6 +105,21 @@ RETURNS_REFUSED = DELIVERY.counters(
         },
     ),
 )
+UNSUBSCRIPTIONS = DELIVERY.counters(
+    "lettermta_unsubscriptions",
+    "Links to unsubscribe that were followed, but for those of ours that somebody only looked at.",
+    Label(
+        "result",
+        "what came of it",
+        {
+            "done": "the recipient has unsubscribed (`message.unsubscribed`)",
+            "repeated": "what was told before, or was on the list already",
+            "failed": "it could not be stored",
+            "forged": "looks like a link of ours, and is not signed by us",
+            "malformed": "no link at all",
+        },
+    ),
+)
 DELIVERY_SECONDS = DELIVERY.histogram(
     "lettermta_delivery_seconds",
     "Time from a message's acceptance until a recipient of it was delivered.",

@@ -9,7 +9,7 @@ import orjson
 from attrs import Factory, evolve, frozen
 
 from lettermta import event
-from lettermta.accounts.model import Care, Project, Route, with_care
+from lettermta.accounts.model import Care, Project, Route, RouteKind, with_care
 from lettermta.event import Event
 from lettermta.header import Field, mailboxes, split_fields
 from lettermta.interfaces import IContent
@@ -28,6 +28,9 @@ _TOLD_ELSEWHERE = frozenset(
     }
 )  # fmt: skip
 """Fields that ``headers`` of an event leaves out: those that have a place of their own in events, and those that mail needs to be mail."""
+
+
+_OWN_LINK = frozenset({"list-unsubscribe", "list-unsubscribe-post"})
 
 
 @frozen
@@ -62,6 +65,8 @@ class Terms:
     """The message's own."""
     held: str = ""
     """Why a policy holds it, if one does."""
+    unsubscribe: bool = False
+    """Whether there are links to unsubscribe, for mail that is to have them."""
 
 
 def compose(
@@ -91,7 +96,7 @@ def compose(
         expires=_expires(envelope, held or moment, terms.lifetime),
         facts=facts,
         context=context,
-        options=_options(envelope, head, recipients),
+        options=_options(envelope, head, recipients, unsubscribe=terms.unsubscribe and _wants_link(parsed, terms.route)),
         hold_until=held,
         held=terms.held,
         idempotency=idempotency,
@@ -119,9 +124,14 @@ def _expires(envelope: Envelope, begins: float, lifetime: float) -> float:
     return min(expires, deadline.until) if deadline is not None and deadline.bounce else expires
 
 
-def _options(envelope: Envelope, head: bytes, recipients: Sequence[Recipient]) -> Options:
+def _wants_link(parsed: Parsed, route: Route) -> bool:
+    """Whether it is bulk mail whose sender has left it to us to offer a way out (RFC 8058)."""
+    return route.kind is RouteKind.BROADCAST and _OWN_LINK.isdisjoint([field.key for field in parsed.kept])
+
+
+def _options(envelope: Envelope, head: bytes, recipients: Sequence[Recipient], *, unsubscribe: bool) -> Options:
     """The envelope's options; SMTPUTF8 is kept only where it is needed, so that ASCII mail can go to servers without it (RFC 6531)."""
-    options = envelope.options
+    options = evolve(envelope.options, unsubscribe=True) if unsubscribe else envelope.options
     if not options.smtputf8:
         return options
     ascii_only = head.isascii() and envelope.sender.isascii() and all(recipient.address.isascii() for recipient in recipients)

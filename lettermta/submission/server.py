@@ -51,6 +51,8 @@ class SubmissionRules:
     lifetime: float
     header: HeaderRules = HeaderRules()  # noqa: RUF009 - frozen
     metadata: MetadataBounds = MetadataBounds()  # noqa: RUF009 - frozen
+    unsubscribe: bool = False
+    """Whether broadcasts get links to unsubscribe."""
 
 
 @define(eq=False)
@@ -207,7 +209,7 @@ class Submitter:
             parsed = parse(content.head(), self._rules.metadata)
             self._check(envelope, content.head(), parsed, project)
             route = self._route(project, parsed.control.route)
-            terms = Terms(project, route, self._rules.hostname, self._lifetime(route), self._rules.header)
+            terms = self._terms(project, route)
             if parsed.control.idempotency_key is not None:
                 draft = Draft(envelope, content, parsed, terms)
                 return Deferred.fromCoroutine(self._submit_once(draft, parsed.control.idempotency_key))
@@ -233,6 +235,10 @@ class Submitter:
         if route is None:
             raise Refused(Reply(550, "5.7.1", "X-Lettermint-Route: the project has no such route"), "unknown route", "route")
         return route
+
+    def _terms(self, project: Project, route: Route) -> Terms:
+        rules = self._rules
+        return Terms(project, route, rules.hostname, self._lifetime(route), rules.header, unsubscribe=rules.unsubscribe)
 
     def _lifetime(self, route: Route) -> float:
         return self._rules.lifetime if route.lifetime is None else route.lifetime

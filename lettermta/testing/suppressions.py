@@ -47,11 +47,18 @@ class MemorySuppressions:
         return min(hits, key=lambda one: list(SuppressionReason).index(one.reason), default=None)
 
     def page(self, filters: Mapping[str, str], after: int, limit: int) -> Deferred[Sequence[tuple[int, Suppression]]]:
-        """The suppressions behind number ``after``; of the filters it knows ``scope`` and ``value``."""
+        """The suppressions behind number ``after``; of the filters it knows ``scope``, ``value`` and ``reason``."""
+        if self.broken is not None:
+            return fail(self.broken)
+        known: Mapping[str, Callable[[Suppression], str]] = {
+            "scope": lambda one: one.scope.key,
+            "value": lambda one: one.value,
+            "reason": lambda one: one.reason.value,
+        }
         numbered = [
             (number, one)
             for number, one in enumerate(self.kept.values(), 1)
-            if number > after and filters.get("scope", one.scope.key) == one.scope.key and filters.get("value", one.value) == one.value
+            if number > after and all(known[name](one) == wanted for name, wanted in filters.items() if name in known)
         ]
         return succeed(numbered[:limit])
 

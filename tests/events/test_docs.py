@@ -34,6 +34,7 @@ NAMES = [
     event.FAILED,
     event.SPAM_COMPLAINT,
     event.AUTO_REPLIED,
+    event.UNSUBSCRIBED,
 ]
 COMMON = ("message_id", "subject", "metadata", "tag", "tags", "headers")
 

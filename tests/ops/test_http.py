@@ -21,7 +21,8 @@ from twisted.web.client import Agent, readBody
 from lettermta import metrics
 from lettermta.config import Config, ConfigError, HostPort, Listener, load
 from lettermta.metrics import Registry
-from lettermta.ops.http import CHECK_SECONDS, IDLE_SECONDS, MOST_BODY, Condition, Health, Severity, listen, make_site
+from lettermta.ops.http import CHECK_SECONDS, Condition, Health, Severity, listen, make_site
+from lettermta.ops.web import IDLE_SECONDS, MOST_BODY
 from lettermta.smtp.listening import CannotListen
 
 

@@ -13,3 +13,4 @@ from lettermta.config.kinds.kind import *
 from lettermta.config.kinds.names import *
 from lettermta.config.kinds.network import *
 from lettermta.config.kinds.quantities import *
+from lettermta.config.kinds.web import *

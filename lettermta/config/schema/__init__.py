@@ -18,7 +18,7 @@ from attrs import frozen
 from lettermta.config.schema.declaring import Section
 from lettermta.config.schema.delivery import Delivery, Dns
 from lettermta.config.schema.events import Amqp, Events, Hook
-from lettermta.config.schema.listening import Http, Listener, Role
+from lettermta.config.schema.listening import Http, Listener, Role, Unsubscribe
 from lettermta.config.schema.machine import Mta, Tls
 from lettermta.config.schema.receivers import Shaping, Throttle
 from lettermta.config.schema.sources import Pool, Source
@@ -45,6 +45,7 @@ class Config:
     hooks: tuple[Hook, ...] = attrs.field(default=(), metadata={"section": Hook})
     amqp: Amqp = attrs.field(factory=Amqp, metadata={"section": Amqp})
     http: Http = attrs.field(factory=Http, metadata={"section": Http})
+    unsubscribe: Unsubscribe = attrs.field(factory=Unsubscribe, metadata={"section": Unsubscribe})
 
     throttles: tuple[Throttle, ...] = ()
     """What ``[delivery] throttle_rules`` holds."""

@@ -1,9 +1,9 @@
-"""Where lettermta listens: for mail, and for questions over HTTP."""
+"""Where lettermta listens: for mail, for questions over HTTP, and for who unsubscribes."""
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from ipaddress import ip_address
 
 from lettermta.config import kinds
@@ -118,9 +118,44 @@ class Http(Section):
 
     def objections(self) -> Iterable[Objection]:
         """An address and port are listened on once."""
-        for number, one in enumerate(self.listen):
-            if any(one.port == other.port and overlap(one.host, other.host) for other in self.listen[:number]):
-                yield Objection("listen", "overlaps another one", "each port once for an address", str(one))
+        yield from _overlapping(self.listen)
+
+
+class Unsubscribe(Section):
+    """Links to unsubscribe, for mail of broadcast routes that has no List-Unsubscribe of its own (RFC 8058, suppression.md).
+
+    They lead to a web server with TLS, which hands what is asked for below url on to listen.
+    """
+
+    url: str | None = key(
+        kinds.HTTPS_URL,
+        "What all links begin with, as the public gets there.",
+        default="",
+        shown="no links",
+        example="https://news.example.com/unsubscribe",
+    )
+    listen: tuple[HostPort, ...] = key(
+        kinds.LISTEN,
+        "Where the web server hands requests to, in plain HTTP. Nothing else is answered there.",
+        default="",
+        shown="nowhere",
+        example="127.0.0.1:9120",
+    )
+
+    def objections(self) -> Iterable[Objection]:
+        """Links have to lead somewhere, and nobody comes where no link leads."""
+        if self.url is not None and not self.listen:
+            yield Objection("url", "there is no listen, so nobody would answer", "listen with it")
+        if self.url is None and self.listen:
+            yield Objection("listen", "there is no url, so no mail would have a link", "url with it")
+        yield from _overlapping(self.listen)
+
+
+def _overlapping(listen: Sequence[HostPort]) -> Iterable[Objection]:
+    """An address and port are listened on once."""
+    for number, one in enumerate(listen):
+        if any(one.port == other.port and overlap(one.host, other.host) for other in listen[:number]):
+            yield Objection("listen", "overlaps another one", "each port once for an address", str(one))
 
 
 def overlap(one: str, other: str) -> bool:

@@ -24,6 +24,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from lettermta.delivery.transports.counting import counted
+from lettermta.delivery.unsubscribe.links import Links
 from lettermta.interfaces import IChannel, IStoredContent, ITransport
 from lettermta.message import QueueEntry, Reply, Unreachable, Verdict
 
@@ -52,6 +53,7 @@ class CaptureTransport:
 
     directory: Path
     reactor: Any
+    links: Links | None = None
 
     def open(self) -> Deferred[IChannel]:
         """A channel; fails with Unreachable when the Maildir can't be made."""
@@ -63,7 +65,7 @@ class CaptureTransport:
             await threads.run(_make_maildir, self.directory)
         except OSError as error:
             raise Unreachable(_fault(error)) from None
-        return _CaptureChannel(self.directory, self.reactor, threads)
+        return _CaptureChannel(self.directory, self.reactor, threads, self.links)
 
 
 @implementer(IChannel)
@@ -72,6 +74,7 @@ class _CaptureChannel:
     directory: Path
     reactor: Any
     threads: _Threads
+    links: Links | None
     usable: bool = True
     host: str | None = None
     dsn: bool = False
@@ -97,6 +100,8 @@ class _CaptureChannel:
 
     async def _send(self, entry: QueueEntry, content: IStoredContent) -> Sequence[Verdict]:
         name = f"{int(time.time())}.{entry.id}.{secrets.token_hex(4)}"
+        if self.links is not None:
+            content = self.links.topped(entry, content)
         try:
             await self._store(name, _trace(entry), content)
         except OSError as error:
