@@ -19,6 +19,8 @@ _SLUG = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _HOST = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?")
 _LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)")
 _LONGEST_DOMAIN = 253
+_LONGEST_SENDING_DOMAIN = 196
+"""Of the 256 octets of a path, two brackets, a local part of 54, the @, and ``rp.`` are gone."""
 _TOKEN = re.compile(r"[!-~]{1,255}")
 _LETTERS = string.ascii_letters + string.digits
 _TOKEN_LETTERS = 43
@@ -121,6 +123,15 @@ def domain_name(text: str) -> str:
     if len(name) > _LONGEST_DOMAIN or not all(map(_LABEL.fullmatch, labels)) or labels[-1].isdecimal():
         raise InvalidAccount(f"{text!r} is not a domain: labels of letters, digits and hyphens, with dots between them, like example.com")
     return name
+
+
+def check_room_below(name: str) -> None:
+    """A domain that mail is sent from leaves room for return paths below it (RFC 5321 section 4.5.3.1.3), and with that for its keys."""
+    if len(name) > _LONGEST_SENDING_DOMAIN:
+        raise InvalidAccount(
+            f"a domain to send from has at most {_LONGEST_SENDING_DOMAIN} characters, as its return paths and records are longer; "
+            f"the one given has {len(name)}"
+        )
 
 
 def new_token() -> str:

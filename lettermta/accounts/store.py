@@ -235,6 +235,7 @@ class AccountStore:
     def create_domain(self, project_slug: str, name: str) -> Domain:
         """A new domain of a project, with its first keys; ``name`` may be in Unicode. Other projects may have it too, with other keys."""
         name = rules.domain_name(name)
+        rules.check_room_below(name)
         self._no_such_domain_yet(self.project(project_slug), name)
         identifier = new_id()
         # Before the transaction: an RSA key takes its time, and nobody else could write meanwhile.

@@ -11,9 +11,9 @@ A zone is plain Python, or the same as JSON::
         "big.example": {"A": ["192.0.2.2"], "fault": "truncated", "secure": True},
     }
 
-A record is its text in a zone file, or a sequence of its fields; names need no trailing dot. What stands in place of the records of a
-type, or of the whole entry, or as ``fault`` beside the records, is a fault: the name of an rcode (``SERVFAIL``, ``REFUSED``,
-``NXDOMAIN`` …), or one of :class:`Fault`. ``ttl`` is in seconds. ``secure`` sets the AD bit for those who ask for it (RFC 6840
+A record is its text in a zone file, or a sequence of its fields (of TXT, of its strings); names need no trailing dot. What stands in place
+of the records of a type, or of the whole entry, or as ``fault`` beside the records, is a fault: the name of an rcode (``SERVFAIL``,
+``REFUSED``, ``NXDOMAIN`` …), or one of :class:`Fault`. ``ttl`` is in seconds. ``secure`` sets the AD bit for those who ask for it (RFC 6840
 section 5.7). A name that is not in the zone, nor above one that is, gets NXDOMAIN; every absence comes with an SOA record.
 
 As a program: ``python -m lettermta.testing.dns --port 0 --zone zone.json`` prints ``listening PORT`` once it answers.
@@ -112,8 +112,9 @@ def _fault(text: str) -> str:
 
 def _record(rdtype: dns.rdatatype.RdataType, value: Any) -> dns.rdata.Rdata:
     if rdtype == dns.rdatatype.TXT:
-        octets = value.encode("utf-8")
-        strings = [octets[start : start + 255] for start in range(0, len(octets), 255)] or [b""]
+        octets = "".join(value).encode("utf-8")
+        cut = [octets[start : start + 255] for start in range(0, len(octets), 255)] or [b""]
+        strings = cut if isinstance(value, str) else [string.encode("utf-8") for string in value]
         value = " ".join('"' + "".join(f"\\{octet:03d}" for octet in string) + '"' for string in strings)
     text = value if isinstance(value, str) else " ".join(str(field) for field in value)
     return dns.rdata.from_text(dns.rdataclass.IN, rdtype, text, origin=dns.name.root, relativize=False)

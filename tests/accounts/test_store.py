@@ -10,6 +10,7 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lettermta.accounts.dns_records import return_path
 from lettermta.accounts.errors import AccountError, AccountExists, InvalidAccount, NoSuchAccount
 from lettermta.accounts.model import Project, ReceivedField, Route, RouteKind, Smarthost, SmarthostTLS, TransportKind
 from lettermta.accounts.rules import domain_name
@@ -327,6 +328,16 @@ def test_a_domains_form_is_final_or_there_is_none(text: str) -> None:
     assert name.isascii()
     assert name == name.lower() == domain_name(name)
     assert len(name) <= 253
+
+
+def test_a_domain_leaves_room_for_its_records_and_return_paths(store: AccountStore) -> None:
+    """RFC 5321 section 4.5.3.1.3: a path has 256 octets."""
+    store.create_project("shop")
+    name = ".".join(["a" * 60] * 4)
+    with pytest.raises(InvalidAccount, match="196"):
+        store.create_domain("shop", name)
+    longest = store.create_domain("shop", name[-196:]).name
+    assert len(f"<b{'a' * 53}@{return_path(longest)}>") == 256
 
 
 def test_a_domain_may_belong_to_several_projects(store: AccountStore) -> None:

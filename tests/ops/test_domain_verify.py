@@ -59,7 +59,8 @@ class Verifier:
 
     def serve(self, zone: Zone) -> None:
         """Have the DNS say this from now on."""
-        self.zone.write_text(json.dumps({"mta.test": {"A": ["192.0.2.1"], "AAAA": ["2001:db8::1"]}, **zone}))
+        hosts = {"mta.test": {"A": ["192.0.2.1"], "AAAA": ["2001:db8::1"]}, "bounces.test": {"A": ["192.0.2.1"]}}
+        self.zone.write_text(json.dumps({**hosts, **zone}))
         for program in self.programs:
             program.dispose()
         dns = Program([sys.executable, "-m", "lettermta.testing.dns", "--zone", str(self.zone)])
@@ -182,3 +183,28 @@ def test_new_keys_take_over_once_their_records_are_seen(verifier: Verifier) -> N
     after = verifier.records("show", "sender.test")
     assert [record["key"]["state"] for record in after[:4]] == ["retired", "retired", "signing", "signing"]
     assert [record["name"] for record in after[:2]] == [record["name"] for record in before[:2]]
+
+
+def test_keys_are_found_however_their_text_is_cut_and_blanked(verifier: Verifier) -> None:
+    records = verifier.create("sender.test")
+    zone = published(records)
+    rsa, key = records[0]["name"], records[0]["value"].partition("p=")[2]
+    zone[rsa] = {"TXT": [["v=DKIM1;  k=rsa ;\t", " p=" + key[:50], " " + key[50:200], key[200:] + " ; "]]}
+    zone[records[1]["name"]] = {"CNAME": ["keys.other.test"]}
+    zone["keys.other.test"] = {"TXT": [records[1]["value"]]}
+    zone["rp.sender.test"] = {"CNAME": ["rp.provider.test"]}
+    zone["rp.provider.test"] = {"CNAME": ["Bounces.Test"]}
+    verifier.serve(zone)
+    assert verifier.states("sender.test") == dict.fromkeys(("rsa", "ed25519", "return-path", "dmarc", "spf"), "found")
+
+
+def test_a_record_by_which_signatures_or_bounces_come_to_nothing_is_wrong(verifier: Verifier) -> None:
+    """RFC 6376 section 3.6.1: with t=y a signature counts for nothing, and v= has to be the first tag."""
+    records = verifier.create("sender.test")
+    zone = published(records)
+    zone[records[0]["name"]] = {"TXT": [records[0]["value"].replace("; p=", "; t=s:y; p=")]}
+    zone[records[1]["name"]] = {"TXT": [records[1]["value"].removeprefix("v=DKIM1; ") + "; v=DKIM1"]}
+    zone["bounces.test"] = {"TXT": ["no host"]}
+    verifier.serve(zone)
+    assert verifier.states("sender.test") == {"rsa": "wrong", "ed25519": "wrong", "return-path": "wrong", "dmarc": "found", "spf": "found"}
+    assert "bounces.test has no address" in verifier.verify().stdout

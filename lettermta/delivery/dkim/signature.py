@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 
 from attrs import frozen
@@ -30,7 +31,10 @@ _SIGNED = (
     *(b"resent-cc", b"resent-message-id"),
 )
 """Signed as often as they are there (RFC 6376 section 5.4.1)."""
-_LIST = b"list-"
+_OTHER_LIST = re.compile(rb"list-[!-9<-~]{1,60}")
+"""Any other field on a list whose name can stand in ``h=``, which none with a semicolon can (RFC 6376 section 2.9)."""
+_MOST_OTHERS = 20
+"""Names of these that are signed, so that nobody can make a signature of any length by them."""
 _WANTED = frozenset(_OVERSIGNED + _SIGNED)
 _WIDTH = 72
 
@@ -74,11 +78,11 @@ def _signed(fields: Sequence[tuple[bytes, bytes]]) -> tuple[list[bytes], bytes]:
     """The names for ``h=``, and the relaxed form of what they name: of several fields of one name the last comes first (section 5.4.2)."""
     there: dict[bytes, list[bytes]] = {}
     for name, value in fields:
-        if name in _WANTED or name.startswith(_LIST):
+        if name in _WANTED or _OTHER_LIST.fullmatch(name):
             there.setdefault(name, []).append(value)
     names: list[bytes] = []
     signed: list[bytes] = []
-    others = [name for name in there if name not in _WANTED]
+    others = [name for name in there if name not in _WANTED][:_MOST_OTHERS]
     for name in (*_OVERSIGNED, *others):
         values = there.get(name, ())
         names += [name] * (len(values) + 1)

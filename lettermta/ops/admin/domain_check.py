@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import enum
+import re
 from collections.abc import Sequence
 from ipaddress import ip_address, ip_network
 from typing import Any
@@ -15,13 +16,16 @@ from typing import Any
 import dns.rdatatype
 from attrs import evolve, frozen
 
-from lettermta.accounts.dns_records import DNSRecord, Purpose, address_term, sender_term
+from lettermta.accounts.dns_records import DNSRecord, Purpose, sender_term
 from lettermta.accounts.model import Domain, KeyState
 from lettermta.accounts.store import AccountStore
 from lettermta.delivery.resolver import NoSuchDomain, Resolver, TemporaryDNSFailure
 
 _MOST_LOOKUPS = 10
 """Terms of an SPF record that ask the DNS (RFC 7208 section 4.6.4)."""
+_MECHANISM = re.compile(r"(all|include|a|mx|ip4|ip6)(?::([^/]*))?(/.*)?")
+_MOST_ALIASES = 8
+"""Of a return path, one of another."""
 
 
 class Finding(enum.StrEnum):
@@ -94,6 +98,10 @@ async def _dkim(resolver: Resolver, record: DNSRecord) -> Check:
         wrong = "it is revoked (p= is empty)" if tags.get("p") == "" else "its p= is another key, or cut short"
     elif tags.get("v", "DKIM1") != "DKIM1":
         wrong = "its v= is not DKIM1"
+    elif "v" in tags and next(iter(tags)) != "v":
+        wrong = "its v= is not what it begins with"
+    elif "y" in tags.get("t", "").split(":"):
+        wrong = "its t= has y, by which signatures count for nothing"
     elif tags.get("k", "rsa") != record.key.algorithm.value:
         wrong = f"its k= is not {record.key.algorithm}"
     elif "sha256" not in tags.get("h", "sha256").split(":"):
@@ -104,20 +112,35 @@ async def _dkim(resolver: Resolver, record: DNSRecord) -> Check:
 
 
 async def _return_path(resolver: Resolver, record: DNSRecord) -> Check:
-    """An alias of the bounce host, or a domain whose MX it is, where a provider can't do the former."""
-    targets = await _records(resolver, record.name, dns.rdatatype.CNAME)
-    aliases = tuple(_name(target.target) for target in targets)
-    if aliases:
-        good = aliases == (record.value,)
-        return Check(record, Finding.FOUND if good else Finding.WRONG, aliases, "" if good else "it is an alias of another name")
-    try:
-        hosts = tuple(host for _, host in sorted(await resolver.mx(record.name)))
-    except NoSuchDomain:
-        hosts = ()
-    if not hosts:
-        return Check(record, Finding.MISSING)
-    good = hosts == (record.value,)
-    return Check(record, Finding.FOUND if good else Finding.WRONG, hosts, "" if good else "its MX is another host")
+    """An alias of the bounce host, maybe by others, or a domain whose MX it is, where a provider can't do the former."""
+    aliases = await _aliases(resolver, record.name, record.value)
+    there, wrong = aliases, "it is an alias of another name"
+    if not aliases:
+        try:
+            there = tuple(host for _, host in sorted(await resolver.mx(record.name)))
+        except NoSuchDomain:
+            there = ()
+        if not there:
+            return Check(record, Finding.MISSING)
+        wrong = "its MX is another host"
+    if (aliases[-1:] or there) != (record.value,):
+        return Check(record, Finding.WRONG, there, wrong)
+    if not await _addresses(resolver, record.value):
+        # Nothing could come back, and receivers refuse mail from a domain that has no host.
+        return Check(record, Finding.WRONG, there, f"{record.value} has no address")
+    return Check(record, Finding.FOUND, there)
+
+
+async def _aliases(resolver: Resolver, name: str, wanted: str) -> tuple[str, ...]:
+    """The names that a name is an alias of, one after the other, up to the one that is wanted."""
+    found: list[str] = []
+    while name != wanted and len(found) < _MOST_ALIASES:
+        targets = await _records(resolver, name, dns.rdatatype.CNAME)
+        if not targets:
+            break
+        name = _name(targets[0].target)
+        found.append(name)
+    return tuple(found)
 
 
 async def _dmarc(resolver: Resolver, record: DNSRecord) -> Check:
@@ -144,41 +167,52 @@ async def _spf(resolver: Resolver, record: DNSRecord, hostname: str, sources: Se
     if len(texts) > 1:
         return Check(record, Finding.WRONG, texts, "there is more than one record")
     terms = texts[0].lower().split()[1:]
-    named = {term.lstrip("+") for term in terms}
-    if named.issuperset([sender_term(hostname).lower(), *map(address_term, sources)]):
-        return Check(record, Finding.FOUND, texts)
     literal = hostname.startswith("[")
     own = [hostname.strip("[]").removeprefix("IPv6:")] if literal else await _addresses(resolver, hostname)
     addresses = [*own, *sources]
-    search = _SPFSearch(resolver)
-    outside = [address for address in addresses if not await search.permits(record.name, terms, address)]
-    if addresses and not outside:
+    outside = [address for address in addresses if not await _SPFSearch(resolver).permits(record.name, terms, address)]
+    named = sender_term(hostname).lower() in {term.lstrip("+") for term in terms}
+    if not outside and (addresses or named):
         return Check(record, Finding.FOUND, texts)
     return Check(record, Finding.WRONG, texts, f"it doesn't permit {hostname}" + (f" ({', '.join(outside)})" if outside else ""))
 
 
 class _SPFSearch:
-    """As much of RFC 7208 as tells whether an address passes: without macros, ``exists`` and ``ptr``, which nobody's server needs."""
+    """As much of RFC 7208 as tells whether one address passes: without macros, ``exists`` and ``ptr``, which nobody's server needs."""
 
     def __init__(self, resolver: Resolver) -> None:
         self._resolver = resolver
         self._left = _MOST_LOOKUPS
 
     async def permits(self, domain: str, terms: Sequence[str], address: str) -> bool:
-        """Whether a mechanism that passes matches the address."""
+        """Whether the first mechanism that matches the address passes; without one it is for ``redirect`` to say (section 6.1)."""
+        redirect = ""
         for term in terms:
-            name, _, argument = term.lstrip("+").partition("redirect=" if term.startswith("redirect=") else ":")
-            if term.startswith("redirect=") or name == "include":
-                if await self._of_another(argument, address):
-                    return True
-            elif name in ("ip4", "ip6"):
-                if _within(address, argument):
-                    return True
-            elif name in ("a", "mx") and self._left > 0:
-                self._left -= 1
-                if address in await self._named(name, argument or domain):
-                    return True
-        return False
+            if term.startswith("redirect="):
+                redirect = term.removeprefix("redirect=")
+            elif await self._matches(term.lstrip("+-~?"), domain, address):
+                return term[0] not in "-~?"
+        return bool(redirect) and await self._of_another(redirect, address)
+
+    async def _matches(self, mechanism: str, domain: str, address: str) -> bool:
+        found = _MECHANISM.fullmatch(mechanism)
+        if found is None:
+            return False
+        name, argument, prefix = found[1], found[2] or "", found[3] or ""
+        if name in ("ip4", "ip6"):
+            return _within(address, f"{argument}{prefix}")
+        if name == "include":
+            return await self._of_another(argument, address)
+        if name == "all":
+            return True
+        if self._left <= 0:
+            return False
+        self._left -= 1
+        four, _, six = prefix.partition("//")
+        return any(
+            _within(address, host + ((f"/{six}" if six else "") if ":" in host else four))
+            for host in await self._named(name, argument or domain)
+        )
 
     async def _of_another(self, domain: str, address: str) -> bool:
         if self._left <= 0:
