@@ -6,6 +6,7 @@ nobody behind its limit. What a plugged-in object does in the reactor's thread i
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
@@ -19,6 +20,8 @@ from zope.interface.exceptions import Invalid
 from zope.interface.interface import InterfaceClass
 from zope.interface.verify import verifyObject
 
+FAULTS: tuple[type[BaseException], ...] = (Exception, SystemExit, asyncio.CancelledError)
+"""What a plugged-in object may raise: also what is no Exception, but ends neither the process nor who asked."""
 NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
 
 

@@ -152,7 +152,9 @@ class SenderProcess:
         self._end(os.EX_IOERR)
 
     def _logged(self, event: LogEvent) -> None:
-        if event["log_level"] >= LogLevel.info and self._frames.transport is not None:
+        # Of Twisted's own only what went wrong: it has a line for each interim response, of which an endpoint may send thousands.
+        ours = event["log_namespace"].startswith("lettermta.") or event["log_namespace"] == "__main__"
+        if event["log_level"] >= (LogLevel.info if ours else LogLevel.warn) and self._frames.transport is not None:
             text = formatEvent(event)
             if (failure := event.get("log_failure")) is not None:
                 text += f"\n{failure.getTraceback()}"

@@ -10,6 +10,7 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
 from lettermta.events.webhooks.frames import Frames, Kind, packed
@@ -58,6 +59,21 @@ def test_a_sync_behind_events_that_could_not_be_written_is_not_confirmed() -> No
     assert said(transport) == []
     assert reactor.stopped
     assert process._status == os.EX_IOERR
+
+
+def test_the_daemons_log_has_what_is_ours_and_what_went_wrong() -> None:
+    """An endpoint that sends interim responses without end writes no lines into it."""
+    transport = StringTransport()
+    process = SenderProcess(Reactor())
+    process._frames.makeConnection(transport)
+    for namespace, level in (
+        ("twisted.web._newclient", LogLevel.info),
+        ("lettermta.events.webhooks.queue", LogLevel.info),
+        ("__main__", LogLevel.info),
+    ):
+        Logger(namespace, observer=process._logged).emit(level, "a word")
+    Logger("twisted.internet", observer=process._logged).warn("a fault")
+    assert said(transport) == [Kind.LOG] * 3
 
 
 def test_settings_are_json(tmp_path: Path) -> None:

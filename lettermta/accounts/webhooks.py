@@ -130,7 +130,7 @@ def check_url(url: str) -> None:
         raise InvalidAccount(f"{url!r} is not the URL of a webhook: expected https://HOST/PATH or http://HOST/PATH")
     if not is_host(parts.hostname):
         raise InvalidAccount(f"{parts.hostname!r} in {url!r} is neither a host name in ASCII nor an IP address")
-    if port == 0 or _fragment(parts, url):
+    if port == 0 or parts.netloc.endswith(":") or _fragment(parts, url):
         raise InvalidAccount(f"{url!r} is not the URL of a webhook: a port is 1 to 65535, and nothing may follow a #")
 
 

@@ -17,7 +17,7 @@ from zope.interface import implementer
 from lettermta.event import Event
 from lettermta.events.sink import Backoff, IEventSink
 from lettermta.interfaces import IEventHook
-from lettermta.plugged import NO_SETTINGS, answered, plug, within
+from lettermta.plugged import FAULTS, NO_SETTINGS, answered, plug, within
 
 TIME_LIMIT = 60.0
 """Seconds that a hook's Deferred may take before it counts as failed."""
@@ -65,7 +65,7 @@ class HookSink:
                 answer = _deferred(self._hook.event_happened(event))
                 if answer is not None:
                     await within(answer, self._time_limit, self._clock)
-            except Exception:
+            except FAULTS:
                 self._log.failure(
                     "{sink} failed at event {event_id} ({event_name} of message {message_id}); it will be told again",
                     sink=self.name,

@@ -19,7 +19,7 @@ from lettermta import metrics
 from lettermta.header import Field, split_fields
 from lettermta.interfaces import IContent, ISubmissionPolicy
 from lettermta.message import Envelope, Refused, Reply
-from lettermta.plugged import TooSlow, answered, within
+from lettermta.plugged import FAULTS, TooSlow, answered, within
 from lettermta.policy import Accept, Hold, PolicyMessage, PolicyVerdict, Refuse
 from lettermta.submission.compose import Parsed, Terms
 from lettermta.submission.control import MetadataBounds, tag_fault
@@ -70,7 +70,7 @@ class Policies:
             try:
                 verdict = await self._verdict(named, shown)
                 changed = draft if verdict is None else self._changed(draft, verdict, finish)
-            except Exception as error:
+            except FAULTS as error:
                 self._failed(named, draft, error)
                 continue
             if isinstance(changed, Refuse):
@@ -96,7 +96,7 @@ class Policies:
         changed = finish(evolve(draft, parsed=_with(draft.parsed, verdict, self._metadata)), verdict.route)
         return evolve(changed, terms=evolve(changed.terms, held=verdict.reason)) if isinstance(verdict, Hold) else changed
 
-    def _failed(self, named: NamedPolicy, draft: Draft, error: Exception) -> None:
+    def _failed(self, named: NamedPolicy, draft: Draft, error: BaseException) -> None:
         slow = isinstance(error, TooSlow)
         self._count(named, "timed_out" if slow else "failed")
         fate = "it goes on without that verdict" if self._lenient else "its client is to try again later"

@@ -76,6 +76,7 @@ def test_secrets_are_sealed_and_shown_by_no_repr(webhooks: WebhookStore, tmp_pat
         ("https://shop.example/#", "nothing may follow a #"),
         ("https://shop.example:99999/", "is not an URL"),
         ("https://shop.example:0/", "1 to 65535"),
+        ("https://shop.example:/", "1 to 65535"),
         ("https://bücher.example/", "only ASCII"),
         ("https://shop.example/a b", "without blanks"),
         ("https://shop.example/\r\nX-Header: 1", "without blanks"),

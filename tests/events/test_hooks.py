@@ -166,6 +166,26 @@ def test_a_failing_hook_gets_the_same_event_again_and_stalls_no_other(spool, clo
     assert failing.events[4:] == events
 
 
+def _exiting(event):
+    raise SystemExit(1)
+
+
+async def _exiting_later(event):
+    raise SystemExit(1)
+
+
+@pytest.mark.parametrize("answer", [_exiting, _exiting_later])
+def test_a_hook_that_wants_to_end_the_process_is_a_failing_one(spool, clock, answer):
+    """``sys.exit``, or asyncio's CancelledError: neither is an Exception, and neither ends the telling for good."""
+    hook = Answering(answer)
+    begin(spool, clock, hooked(spool, clock, hook))
+    event = submit(spool)
+    with capturedLogs() as logs:
+        clock.pump([LINGER, 1, LINGER])
+    assert hook.events == [event, event]
+    assert logs[0]["event_id"] == event.id
+
+
 @pytest.mark.parametrize("answer", [lambda event: fail(RuntimeError("no")), lambda event: "an answer", lambda event: Deferred()])
 def test_a_deferred_that_fails_or_never_fires_and_nonsense_count_as_failures(spool, clock, answer):
     hook = Answering(answer)

@@ -98,6 +98,8 @@ def test_a_test_waits_for_the_daemon(run: Run, webhook: str, tmp_path: Path) -> 
     }
     assert isinstance(document["data"]["timestamp"], int)
     assert document["context"]["project"] == "demo"
+    shown = run("webhook", "test", webhook, "--json").object
+    assert (shown["event"], shown["status"], shown["attempt"]) == ("webhook.test", "pending", 0)
 
 
 def test_a_test_that_is_not_sent_in_time_says_so(run: Run, webhook: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -193,9 +193,14 @@ def test_a_later_policy_may_refuse_what_an_earlier_one_holds(judging: Judging) -
     assert judging.site.stored == []
 
 
+async def exiting(message: PolicyMessage) -> None:
+    raise SystemExit(1)
+
+
 NO_VERDICTS = {
     "raises": raising,
     "fails": lambda message: fail(RuntimeError("no")),
+    "ends the process": exiting,
     "nonsense": lambda message: "250 fine",
     "nonsense later": lambda message: succeed(True),
     "bad tag": lambda message: Accept(tag="a,b"),

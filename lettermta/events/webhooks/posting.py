@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
+from urllib.parse import urlsplit, urlunsplit
 
 from attrs import evolve
 from OpenSSL import SSL
@@ -42,6 +43,7 @@ KEPT_BODY = 4_096
 MOST_BODY = 65_536
 """Octets of an answer's body that are read."""
 
+_CLOSED = (ConnectionDone, ConnectionLost)
 _USER_AGENT = f"lettermta/{__version__}"
 
 
@@ -93,32 +95,31 @@ class Poster:
         made = headers(webhook, delivery.event_id, delivery.event, delivery.payload, delivery.attempt, self._now())
         fields = _Fields({name.encode(): [value.encode()] for name, value in made.items()})
         fields.addRawHeader(b"User-Agent", _USER_AGENT.encode())
-        response = await self._request(webhook.url.encode("ascii"), fields, delivery.payload)
+        response = await self._request(_with_path(webhook.url).encode("ascii"), fields, delivery.payload)
         taken = _Taken()
         response.deliverBody(taken)  # type: ignore[no-untyped-call]
         return self._answer(response, await taken.done)
 
     async def _request(self, url: bytes, fields: Headers, payload: bytes) -> IResponse:
-        opened = self._endpoints.opened
-        try:
-            response: IResponse = await self._agent.request(b"POST", url, fields, _Body(payload))
-        except ResponseNeverReceived as error:
-            # A kept connection that the other side was about to close tells nothing of the endpoint: a new one is tried at once, as
-            # RFC 9112 section 9.3.1 lets a client do that knows its request may come twice.
-            closed = any(reason.check(ConnectionDone, ConnectionLost) for reason in error.reasons)
-            if not closed or self._endpoints.opened != opened:
-                raise
-            response = await self._agent.request(b"POST", url, fields, _Body(payload))
-        return response
+        while True:
+            opened = self._endpoints.opened
+            answer: Deferred[IResponse] = self._agent.request(b"POST", url, fields, _Body(payload))
+            fresh = self._endpoints.opened != opened
+            try:
+                return await answer
+            except ResponseNeverReceived as error:
+                # A kept connection that the other side was about to close tells nothing of the endpoint: another one is tried at once,
+                # as RFC 9112 section 9.3.1 lets a client do that knows its request may come twice.
+                if fresh or not any(reason.check(*_CLOSED) for reason in error.reasons):
+                    raise
 
     def _answer(self, response: IResponse, body: bytes) -> Answer:
         code = response.code
-        given = response.headers.getRawHeaders("Retry-After") if code in (429, 502, 503, 504) else None
-        wait = retry_after(given[-1], self._now()) if given else None
+        given = _field(response, b"Retry-After") if code in (429, 502, 503, 504) else ""
         problem = ""
         if 300 <= code < 400:
-            location = (response.headers.getRawHeaders("Location") or ["elsewhere"])[-1]
-            problem = f"a redirect to {location[:200]}, which is not followed"
+            problem = f"a redirect to {_field(response, b'Location')[:200] or 'elsewhere'}, which is not followed"
+        wait = retry_after(given, self._now()) if given else None
         return Answer(_status(code), code, response=body.decode("utf-8", "replace"), problem=problem, retry_after=wait)
 
     def _failed(self, failure: Failure, began: float) -> Answer:
@@ -126,7 +127,7 @@ class Poster:
         late = self._reactor.seconds() - began >= self._time_limit
         if late or failure.check(ConnectTimeout):  # type: ignore[no-untyped-call]
             return Answer(DeliveryStatus.TIMEOUT, problem=f"no whole answer within {self._time_limit:g} s")
-        return Answer(DeliveryStatus.FAILED, problem=_words(failure)[:500])
+        return Answer(DeliveryStatus.FAILED, problem=_printable(_words(failure)[:500]))
 
     def _timed(self, answer: Answer, began: float) -> Answer:
         return evolve(answer, seconds=round(self._reactor.seconds() - began, 6))
@@ -141,6 +142,23 @@ def _status(code: int) -> DeliveryStatus:
         case 5:
             return DeliveryStatus.SERVER_ERROR
     return DeliveryStatus.FAILED
+
+
+def _with_path(url: str) -> str:
+    """The URL with ``/`` for an empty path, which Twisted leaves empty in front of a query (RFC 9112 section 3.2.1)."""
+    parts = urlsplit(url)
+    return url if parts.path else urlunsplit(parts._replace(path="/"))
+
+
+def _field(response: IResponse, name: bytes) -> str:
+    """The last value of a header field, whatever octets are in it; empty where there is none."""
+    values = response.headers.getRawHeaders(name)
+    return _printable(values[-1].decode("utf-8", "replace")) if values else ""
+
+
+def _printable(text: str) -> str:
+    """A text of the other side's as it may be shown on a terminal and in the log."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
 def _words(failure: Failure) -> str:

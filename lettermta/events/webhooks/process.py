@@ -38,8 +38,8 @@ WATCH_SECONDS = 1.0
 """How often it is looked whether a process is needed and missing."""
 MOST_FAILURES = 3
 """Times in a row that the process may end before health tells of it."""
-SYNC_SECONDS = 60.0
-"""How long it may take over a sync before it counts as stuck and is killed."""
+STUCK_SECONDS = 60.0
+"""How long it may take over a sync, or over taking events, before it counts as stuck and is killed."""
 END_SECONDS = 8.0
 """How long it may take to end when it is told to, before it is killed."""
 
@@ -71,6 +71,8 @@ class WebhookSink:
         self._frames: Frames | None = None
         self._process: Any = None
         self._ended: Deferred[None] = succeed(None)
+        self._limit: IDelayedCall | None = None
+        """Kills one that is to end and doesn't."""
         self._lost = False
         """Whether a process died that had events which were not synced."""
         self._unsynced = False
@@ -108,8 +110,9 @@ class WebhookSink:
         self._frames.send(Kind.EVENTS, body)
         if self._untaken <= MOST_UNTAKEN:
             return succeed(len(events))
-        self._room = Deferred()
-        return self._room.addCallback(lambda _: len(events))
+        room = self._room = Deferred()
+        stuck = self._reactor.callLater(STUCK_SECONDS, self._kill)
+        return room.addBoth(_canceling, stuck).addCallback(lambda _: len(events))
 
     def sync(self) -> Deferred[None]:
         """Fires when the process has on the disk what was handed over; fails when one died that had not."""
@@ -119,7 +122,7 @@ class WebhookSink:
         if self._frames is None or not self._unsynced:
             return succeed(None)
         synced = self._synced = Deferred()
-        stuck = self._reactor.callLater(SYNC_SECONDS, self._kill)
+        stuck = self._reactor.callLater(STUCK_SECONDS, self._kill)
         self._frames.send(Kind.SYNC)
         return synced.addBoth(_canceling, stuck)
 
@@ -127,10 +130,7 @@ class WebhookSink:
         """Have the process end."""
         if self._watch.running:
             self._watch.stop()
-        if self._frames is not None:
-            self._frames.transport.loseConnection()
-        if self._process is not None:
-            self._ended.addCallback(_canceling, self._reactor.callLater(END_SECONDS, self._kill))
+        self._part()
         return self._ended
 
     def _anyone(self) -> bool:
@@ -146,7 +146,7 @@ class WebhookSink:
             self._settings = settings
             if self._frames is not None:
                 self._renewing = True
-                self._frames.transport.loseConnection()
+                self._part()
 
     # -- the process
 
@@ -158,24 +158,44 @@ class WebhookSink:
     def _look(self) -> None:
         wanted = self._process is None and self._watch.running and self._webhooks()
         if wanted and self._reactor.seconds() >= self._start_at:
+            self._try_to_start()
+
+    def _try_to_start(self) -> None:
+        try:
             self._start()
+        except OSError as error:  # too many open files, or no memory for another process
+            self._failures += 1
+            self._start_at = self._reactor.seconds() + self.retry.delay(self._failures)
+            self._log.error("the process that sends webhooks can't be started: {error}; it is tried again", error=error)
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
-        with theirs, open(os.devnull, "rb") as nothing:
-            self._ended = Deferred()
-            self._process = self._reactor.spawnProcess(
-                _Ending(self._died),
-                sys.executable,
-                [sys.executable, "-P", "-m", MODULE],
-                env=dict(os.environ),
-                childFDs={0: nothing.fileno(), 1: 1, 2: 2, DESCRIPTOR: theirs.fileno()},
-            )
         with ours:
+            with theirs, open(os.devnull, "rb") as nothing:
+                self._process = self._reactor.spawnProcess(
+                    _Ending(self._died),
+                    sys.executable,
+                    [sys.executable, "-P", "-m", MODULE],
+                    env=dict(os.environ),
+                    childFDs={0: nothing.fileno(), 1: 1, 2: 2, DESCRIPTOR: theirs.fileno()},
+                )
+            self._ended = Deferred()
             ours.setblocking(False)
-            frames = self._frames = Frames(self._received, self._closed)
+            frames = Frames(self._received, self._closed)
             self._reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, Factory.forProtocol(lambda: frames))
+        self._frames = frames
         frames.send(Kind.SETTINGS, orjson.dumps(self._settings))
+
+    def _part(self) -> None:
+        """Have it end."""
+        if self._frames is not None:
+            self._frames.transport.loseConnection()
+        self._limit_end()
+
+    def _limit_end(self) -> None:
+        """From now on it has so long to end."""
+        if self._process is not None and self._limit is None:
+            self._limit = self._reactor.callLater(END_SECONDS, self._kill)
 
     def _received(self, kind: Kind, body: bytes) -> None:
         match kind:
@@ -216,6 +236,7 @@ class WebhookSink:
         self._untaken = 0
         self._counted = {}
         self._frames = None
+        self._limit_end()
         room, self._room = self._room, None
         synced, self._synced = self._synced, None
         if room is not None:
@@ -226,6 +247,9 @@ class WebhookSink:
 
     def _died(self, failure: Failure) -> None:
         self._process = None
+        if self._limit is not None:
+            _canceling(None, self._limit)
+            self._limit = None
         if self._renewing:
             self._renewing = False
         elif self._watch.running:

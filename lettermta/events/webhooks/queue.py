@@ -106,9 +106,12 @@ class EndpointQueue:
         return QueueState.SENDING if self._in_hand else QueueState.WAITING
 
     def change(self, webhook: Webhook) -> None:
-        """Its owner, or we, have changed it."""
+        """Its owner, or we, have changed it. What its endpoint did counts no longer when it has another one, or was switched on again."""
         if webhook.disabled is not None:
             self._refused = False
+        if webhook.url != self.webhook.url or (webhook.disabled is None and self.webhook.disabled is not None):
+            self.failures, self.failing_since = 0, None
+            self._paused_until = 0.0
         self.webhook = webhook
         self.wake()
 
@@ -197,12 +200,13 @@ class EndpointQueue:
         self._under_way += 1
         if delivery.message_id:
             self._messages.add(delivery.message_id)
-        self._post(self.webhook, delivery).addCallback(self._attempted, delivery)
+        self._post(self.webhook, delivery).addCallback(self._attempted, delivery, self.webhook.url)
 
-    def _attempted(self, answer: Answer, delivery: Delivery) -> None:
+    def _attempted(self, answer: Answer, delivery: Delivery, url: str) -> None:
         self._under_way -= 1
         self._messages.discard(delivery.message_id)
-        self._judge(answer)
+        if url == self.webhook.url:  # else it tells nothing of the endpoint that there is now
+            self._judge(answer)
         at, due = self._now(), None
         if answer.status is not DeliveryStatus.SUCCESS and (delay := self._schedule.after(delivery.attempt)) is not None:
             due = at + max(delay, answer.retry_after or 0.0)

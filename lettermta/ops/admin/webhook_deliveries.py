@@ -118,19 +118,19 @@ def _test(args: argparse.Namespace, store: AccountStore) -> None:
     connection = deliveries.connect(directory_of(args.settings.mta.state_dir))
     try:
         event_id = _add_test(connection, webhook, store.project_by_id(webhook.project_id).slug)
-        if not _is_running(args.settings.mta.state_dir):
-            say(f"no daemon is running: event {event_id} is sent when it starts")
-            return
-        row = _wait(connection, webhook, event_id)
+        running = _is_running(args.settings.mta.state_dir)
+        row = _wait(connection, webhook, event_id, TEST_SECONDS if running else 0.0)
     finally:
         connection.close()
     if args.json:
         print(json.dumps(shown_delivery(row)))
-    else:
+    elif running:
         said = row["problem"] or ("not tried yet" if row["http_status"] is None else f"status {row['http_status']}")
         after = "" if row["seconds"] is None else f" after {row['seconds'] * 1000:.0f} ms"
         print(f"{row['status']}: {said}{after}")
-    if row["status"] == DeliveryStatus.PENDING:
+    if not running:
+        say(f"no daemon is running: event {event_id} is sent when it starts")
+    elif row["status"] == DeliveryStatus.PENDING:
         say(f"event {event_id} is not sent yet; `webhook deliveries {webhook.id}` tells what became of it")
 
 
@@ -147,8 +147,8 @@ def _is_running(state_dir: Path) -> bool:
         return probe.connect_ex(str(state_dir / SOCKET)) == 0
 
 
-def _wait(connection: Any, webhook: Webhook, event_id: str) -> Mapping[str, Any]:
-    until = time.monotonic() + TEST_SECONDS
+def _wait(connection: Any, webhook: Webhook, event_id: str, seconds: float) -> Mapping[str, Any]:
+    until = time.monotonic() + seconds
     while True:
         (row,) = deliveries.records(connection, webhook.id, 1, event_id=event_id)
         if row["status"] != DeliveryStatus.PENDING or time.monotonic() > until:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import Any
 
@@ -18,7 +19,7 @@ from lettermta.accounts.webhooks import GONE_REASON, Webhook
 from lettermta.event import Event
 from lettermta.events.sink import SinkFailed
 from lettermta.events.webhooks.frames import Frames, Kind, packed, unpacked
-from lettermta.events.webhooks.process import MOST_UNTAKEN, SYNC_SECONDS, WebhookSink
+from lettermta.events.webhooks.process import END_SECONDS, MOST_UNTAKEN, STUCK_SECONDS, WebhookSink
 from tests.events.webhooks.place import event
 from tests.test_counts import grown, measured
 
@@ -67,8 +68,11 @@ class Processes(Clock):
     def __init__(self) -> None:
         super().__init__()
         self.children: list[Child] = []
+        self.refusing = False
 
     def spawnProcess(self, protocol: Any, executable: str, args: Any, env: Any, childFDs: Any) -> Child:
+        if self.refusing:
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
         assert os.fstat(childFDs[3])
         self.children.append(Child(self, protocol))
         return self.children[-1]
@@ -162,10 +166,44 @@ class WebhookSinkTests(SynchronousTestCase):
         assert "times in a row" in (self.sink.complaint() or "")
         assert growth["lettermta_webhook_restarts_total"] == len(self.reactor.children) - (self.sink.pid is not None)
 
+    def test_one_that_cant_be_started_is_tried_again(self) -> None:
+        """With no descriptor or no memory left for a moment, webhooks are not over for good."""
+        self.reactor.child.dies()
+        self.reactor.refusing = True
+        self.reactor.advance(5)
+        self.reactor.advance(5)
+        assert self.deliver(event()) == 0
+        self.reactor.refusing = False
+        for _ in range(20):
+            self.reactor.advance(1)
+        assert len(self.reactor.children) == 2
+        assert self.deliver(event()) == 1
+
+    def test_one_that_closes_its_end_and_does_not_end_is_killed(self) -> None:
+        child = self.reactor.child
+        assert child.frames is not None
+        child.frames.connectionLost(Failure(ConnectionLost()))
+        self.reactor.advance(END_SECONDS + 1)
+        assert child.signals == ["KILL"]
+        child.protocol.processEnded(Failure(ProcessTerminated(9)))
+        for _ in range(5):
+            self.reactor.advance(1)
+        assert len(self.reactor.children) == 2
+        self.reactor.advance(100)
+        assert self.reactor.child.signals == []
+
+    def test_one_that_takes_nothing_for_long_is_killed_and_told_again(self) -> None:
+        waiting = self.sink.deliver([(1, Event("e", "message.sent", "m", 0.0, b"x" * (MOST_UNTAKEN + 1)))])
+        self.reactor.advance(STUCK_SECONDS + 1)
+        assert self.reactor.child.signals == ["KILL"]
+        self.reactor.child.dies()
+        self.successResultOf(waiting)
+        self.failureResultOf(self.sink.sync(), SinkFailed)
+
     def test_one_that_hangs_over_a_sync_is_killed(self) -> None:
         self.deliver(event())
         synced = self.sink.sync()
-        self.reactor.advance(SYNC_SECONDS + 1)
+        self.reactor.advance(STUCK_SECONDS + 1)
         assert self.reactor.child.signals == ["KILL"]
         self.reactor.child.dies()
         self.failureResultOf(synced, SinkFailed)

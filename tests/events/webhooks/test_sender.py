@@ -358,6 +358,28 @@ def test_an_endpoint_that_closes_each_connection_without_a_word_is_no_failing_on
     assert {(record["status"], record["attempt"]) for record in place.records()} == {("success", 1)}
 
 
+def test_connections_that_were_all_closed_meanwhile_are_no_failure_either(place: Place) -> None:
+    """Also where others of the same moment have to open new ones."""
+    place.webhook()
+    host = place.host(answering=lambda request, wire: None)
+    place.happen(*(event(message=f"a{number}") for number in range(4)))
+    for wire in host.wires:
+        wire.answered = True
+        wire.write(OK)
+    place.settle()
+    closing = list(host.wires)
+
+    def answering(request: Request, wire: Wire) -> None:
+        if wire in closing:
+            wire.hang_up()
+        else:
+            wire.write(OK)
+
+    host.answering = answering
+    place.happen(*(event(message=f"b{number}") for number in range(10)))
+    assert [(record["status"], record["attempt"]) for record in place.records()] == [("success", 1)] * 14
+
+
 def test_a_new_connection_that_is_closed_without_an_answer_is_a_failure(place: Place) -> None:
     place.webhook()
     host = place.host(answering=lambda request, wire: wire.hang_up())
@@ -373,6 +395,61 @@ def test_no_answer_that_is_http_is_a_failure(place: Place) -> None:
     host.wires[0].hang_up()
     place.pass_time(2)
     assert place.records()[0]["status"] == "failed"
+
+
+@pytest.mark.parametrize("code", [302, 429])
+def test_fields_that_are_no_text_leave_the_answer_what_it_is(place: Place, code: int) -> None:
+    place.webhook()
+    place.host(answering=answer(b"HTTP/1.1 %d X\r\nLocation: \xff\x1b[31mred\r\nRetry-After: \xfe\r\nContent-Length: 0\r\n\r\n" % code))
+    place.happen(event())
+    record = place.records()[0]
+    assert (record["status"], record["http_status"]) == ({302: "failed", 429: "client_error"}[code], code)
+    assert record["problem"].isprintable(), "it is shown on terminals"
+
+
+@pytest.mark.parametrize(
+    ("written", "sent"), [("", "/"), ("/", "/"), ("?a=1", "/?a=1"), ("/a;b=1?c=%20&d", "/a;b=1?c=%20&d"), ("//a//", "//a//")]
+)
+def test_the_path_and_the_query_are_sent_as_they_are_written(place: Place, written: str, sent: str) -> None:
+    place.webhook(f"http://{HOST}{written}")
+    host = place.host()
+    place.happen(event())
+    assert host.requests[0].path == sent
+
+
+def test_another_endpoint_does_not_wait_for_what_the_old_one_said(place: Place) -> None:
+    place.webhook()
+    place.host(answering=status(429, "Retry-After: 80000"))
+    place.happen(event(message="m1"))
+    new = place.host(OTHER)
+    place.change("w1", url=f"http://{OTHER}/hook")
+    place.happen(event(message="m2"))
+    place.pass_time(6)
+    assert len(new.requests) == 1
+
+
+def test_an_answer_of_the_old_endpoint_says_nothing_of_the_new_one(place: Place) -> None:
+    place.webhook()
+    old = place.host(answering=lambda request, wire: None)
+    place.happen(event())
+    place.change("w1", url=f"http://{OTHER}/hook")
+    place.host(OTHER)
+    place.pass_time(2)
+    status(410)(old.requests[0], old.wires[0])
+    place.pass_time(10)
+    assert place.gone == []
+
+
+def test_what_is_switched_on_again_does_not_wait_for_what_was_before(place: Place) -> None:
+    place.webhook()
+    host = place.host(answering=status(429, "Retry-After: 80000"))
+    place.happen(event(message="m1"))
+    place.change("w1", disabled=NOW, disabled_reason="switched off by its owner")
+    place.pass_time(2)
+    place.change("w1", disabled=None)
+    host.answering = status(200)
+    place.happen(event(message="m2"))
+    assert len(host.requests) == 2
 
 
 def test_410_switches_it_off_loudly_and_what_waits_goes_on_when_it_is_on_again(place: Place) -> None:
