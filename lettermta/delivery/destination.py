@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 
 from lettermta.delivery.backlog import Backlog
 from lettermta.delivery.budget import ChannelBudget
+from lettermta.delivery.crowded_out import crowded_out
 from lettermta.delivery.flow import Flow
 from lettermta.delivery.lane import LaneQueue
 from lettermta.delivery.reach import Reach
@@ -68,8 +69,8 @@ class IQueue(Protocol):
     def split(self) -> None:
         """An entry has become two."""
 
-    def elsewhere(self, lane: LaneQueue) -> None:
-        """What waits in the lane goes another way, which is known now."""
+    def serve(self, lane: LaneQueue) -> None:
+        """Bring what waits in the lane to where it goes now, which may be another destination."""
 
 
 @define(eq=False)
@@ -355,7 +356,7 @@ class Destination:
         self._refusal = None
         if self._stopped is None:
             for lane in list(self._lanes):
-                self._queue.elsewhere(lane)
+                self._queue.serve(lane)
 
     def hurry(self) -> None:
         """Probe now, if a pause is on."""
@@ -399,8 +400,14 @@ class Destination:
             # The other side closed a kept connection just as we used it: that says nothing about this message.
             self._try_again(held, lane, entry)
             return
+        verdicts, left = crowded_out(entry, verdicts)
+        for part in reversed(left):
+            self._queue.split()
+            lane.put_back(part)
         self.flow.told(verdicts, held.channel.host)
         self._recorder.settle(lane, entry, verdicts, held.channel.description, held.channel, held.channel.details)
+        if left:
+            self._queue.serve(lane)
         self._release(held)
 
     def _broken(self, failure: Failure, held: _Held, lane: LaneQueue, entry: QueueEntry) -> None:
@@ -415,7 +422,7 @@ class Destination:
 
     def _try_again(self, held: _Held, lane: LaneQueue, entry: QueueEntry) -> None:
         lane.put_back(entry)
-        self.offer(lane)
+        self._queue.serve(lane)  # its mail may go another way by now
         self._release(held)
 
     def _release(self, held: _Held) -> None:

@@ -151,7 +151,7 @@ class Scheduler:
             else:
                 lane.add(entry)
                 self._hand += 1 - lane.shed(lane.window)
-                self._serve(lane)
+                self.serve(lane)
 
     def _welcome(self, lane: LaneQueue, entry: QueueEntry) -> bool:
         """Whether a new entry is taken in at once."""
@@ -186,7 +186,10 @@ class Scheduler:
                 self._hungry[key] = None
         self._feed()
 
-    def _serve(self, lane: LaneQueue) -> None:
+    def serve(self, lane: LaneQueue) -> None:
+        """See IQueue."""
+        if self._stopping:
+            return
         way = self._way(lane.lane)
         if way.limits is not LOOK_UP:
             lane.flow = way.flow
@@ -209,11 +212,7 @@ class Scheduler:
         for destination in list(self._destinations.values()):
             for lane in destination.waiting:
                 if lane.way == destination.name:
-                    self._serve(lane)
-
-    def elsewhere(self, lane: LaneQueue) -> None:
-        """See IQueue."""
-        self._serve(lane)
+                    self.serve(lane)
 
     def _forget_unused(self) -> None:
         """Keep the destinations in memory to about twice those that are in use, or are to be remembered as dead."""
@@ -393,7 +392,7 @@ class Scheduler:
         if self._stopping:
             return
         if len(lane):
-            self._serve(lane)
+            self.serve(lane)
         if lane.overlooked or (lane.more and not len(lane) and not lane.elsewhere):
             # Something was stored too late for this answer, or all that was found was settled meanwhile.
             self._hungry[lane.lane] = None

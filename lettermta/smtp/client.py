@@ -93,6 +93,7 @@ class ClientSession:
         self._settings = settings
         self._most = settings.messages
         self._patience = Patience(settings.command_timeout, settings.data_start_timeout, settings.data_block_timeout, settings.data_timeout)
+        self._clock = clock
         self._dialogue = Dialogue(wire, clock, self._ended)
         self._opening = Opening(self._dialogue, settings, peer)
         self._under_way: deque[_UnderWay] = deque()
@@ -247,6 +248,8 @@ class ClientSession:
     def _opened(self, _: None) -> None:
         self.phase = Phase.READY
         self.capabilities = self._opening.capabilities
+        if self._settings.no_chunks.has(self.peer, self._clock.seconds()):
+            self.capabilities = evolve(self.capabilities, chunking=False, binary=False)
         if self.capabilities.mail_max is not None:
             # RFC 9422 section 4.1.
             self._most = min(self._most, self.capabilities.mail_max)
@@ -320,6 +323,8 @@ class ClientSession:
         self._under_way.remove(here)
         here.verdicts = verdicts
         self._over.append(here)
+        if isinstance(here.transaction, ChunkTransaction) and here.transaction.unknown:
+            self._settings.no_chunks.add(self.peer, self._clock.seconds())
         if self.phase is Phase.CLOSED or self._under_way:
             return
         leaving = self.phase is Phase.LEAVING

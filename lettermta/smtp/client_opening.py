@@ -90,6 +90,7 @@ class Opening:
             await self._secure()
         if self._settings.credentials is not None:
             await self._log_in(self._settings.credentials)
+        self._expect_silence()
 
     async def _hello(self) -> None:
         """EHLO, and HELO where EHLO is unknown (RFC 5321 section 3.2)."""
@@ -171,7 +172,15 @@ class Opening:
         self._dialogue.expect(self._answered, self._settings.banner_timeout, stage)
         return answer
 
+    def _expect_silence(self) -> None:
+        """What the peer has said unasked would be taken for its answer to the next command, and so on for all that come behind it."""
+        if self._dialogue.behind:
+            reply = Reply(451, "4.5.0", f"{self._peer} spoke before it was asked")
+            self._dialogue.end(reply)
+            raise Unreachable(reply)
+
     def _ask(self, command: bytes, stage: str) -> Deferred[Reply]:
+        self._expect_silence()
         answer: Deferred[Reply] = Deferred()
         self._answer = answer
         self._dialogue.say(command, ((self._answered, self._settings.command_timeout, stage),))

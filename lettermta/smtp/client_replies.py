@@ -96,6 +96,14 @@ class ReplyReader:
         return int(code), lines
 
 
+def of_recipient(code: int, lines: Sequence[bytes]) -> Reply:
+    """The same for what was said to RCPT: 552 for too many recipients is 452 by an old mistake (RFC 5321 section 4.5.3.1.10)."""
+    reply = reply_of(code, lines)
+    if code != 552 or not (reply.enhanced == "5.5.3" or (reply.enhanced is None and "too many recipients" in reply.text.lower())):
+        return reply
+    return Reply(452, "4.5.3", reply.text)
+
+
 def reply_of(code: int, lines: Sequence[bytes]) -> Reply:
     """A peer's reply as it is kept and shown: UTF-8 where it is (RFC 6531 section 3.7.4), no control characters, at most 4 KB."""
     texts: list[str] = []

@@ -6,10 +6,11 @@ import enum
 import time
 from collections.abc import Callable
 
-from attrs import frozen
+from attrs import field, frozen
 
 from lettermta.interfaces import IFinisher
 from lettermta.smtp.client_auth import Credentials
+from lettermta.smtp.client_chunks import NoChunks
 
 
 class TLSMode(enum.StrEnum):
@@ -51,3 +52,5 @@ class ClientSettings:
     """Seconds since the epoch, for deadlines that the message names."""
     finisher: IFinisher | None = None
     """What is done to each message before it is sent; None: nothing."""
+    no_chunks: NoChunks = field(factory=NoChunks, eq=False, repr=False)
+    """Who is not to be trusted with chunks."""

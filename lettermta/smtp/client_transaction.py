@@ -18,7 +18,7 @@ from lettermta.message import QueuedRecipient, QueueEntry, Reply, Verdict
 from lettermta.smtp.client_capabilities import Capabilities
 from lettermta.smtp.client_dialogue import Awaited, Dialogue
 from lettermta.smtp.client_envelope import EnvelopeWriter, Unsendable
-from lettermta.smtp.client_replies import reply_of
+from lettermta.smtp.client_replies import of_recipient, reply_of
 
 _log = Logger()
 
@@ -185,7 +185,7 @@ class Transaction:
             self._dialogue.confused("RCPT", code)
             return
         elif self.verdicts[index] is None:
-            self.verdicts[index] = Verdict(self._entry.recipients[index], reply_of(code, lines))
+            self.verdicts[index] = Verdict(self._entry.recipients[index], of_recipient(code, lines))
         if self._rcpts < len(self._asked):
             if self._commands:
                 self._next()

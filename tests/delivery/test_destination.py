@@ -99,6 +99,29 @@ def test_a_kept_channel_that_the_other_side_closed_costs_no_attempt():
     world.assert_at_rest()
 
 
+def test_what_a_closed_channel_gives_back_goes_where_its_domain_goes_by_now():
+    """It was in two destinations' rounds then, and the second one found nothing there."""
+    world = World().start()
+    old, new = world.place("example.com"), world.place("new.test")
+    world.submit("a@example.com")
+    old.holding = new.holding = True
+    world.submit("b@example.com")
+    world.ways["example.com"] = "new.test"
+    for name in "cdefgh":
+        world.submit(f"{name}@example.com")
+    first = old.channels[0]
+    first.usable = False
+    first.finish([Verdict(one, LOST, remote=False) for one in first.held[0].recipients])
+    new.holding = old.holding = False
+    while busy := [channel for channel in new.channels if channel.held]:
+        busy[0].finish()
+    for name in "ij":
+        world.submit(f"{name}@example.com")
+    assert sorted(new.recipients) == [f"{name}@example.com" for name in "bcdefghij"]
+    assert not world.spool.stored
+    world.assert_at_rest()
+
+
 def test_a_kept_channel_that_closed_while_idle_is_not_used():
     world = World().start()
     place = world.place("example.com")

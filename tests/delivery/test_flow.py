@@ -341,6 +341,45 @@ def test_a_part_that_is_put_off_is_tried_again_alone():
     here.assert_at_rest()
 
 
+TOO_MANY = Reply(452, "4.5.3", "Too many recipients")
+
+
+def take_at_most(number: int, reply: Reply = TOO_MANY):
+    """A receiver that takes so many recipients at once."""
+
+    def judged(entry, recipient):
+        return Verdict(recipient, OK, handed_over=True) if recipient in entry.recipients[:number] else Verdict(recipient, reply)
+
+    return judged
+
+
+@pytest.mark.parametrize("reply", [TOO_MANY, Reply(452, None, "4.3.1: too many recipients")])
+def test_a_receiver_that_takes_few_recipients_at_once_gets_the_others_right_behind(reply: Reply):
+    """RFC 5321 section 4.5.3.1.10. By the schedule the last one would have its tenth attempt after hours."""
+    here = world(connections=1)
+    place = here.place("example.com")
+    place.answer = take_at_most(10, reply)
+    message = here.submit(*[f"u{number}@example.com" for number in range(25)])
+    assert list(map(len, place.attempts)) == [25, 10, 5]
+    assert here.told(message).count("delivered") == 25
+    assert "soft_bounced" not in here.told(message)
+    assert not here.spool.stored
+    here.assert_at_rest()
+
+
+def test_a_receiver_that_takes_no_recipient_for_there_being_too_many_is_tried_by_the_schedule():
+    here = world(connections=1)
+    place = here.place("example.com")
+    place.answer = take_at_most(0)
+    message = here.submit("a@example.com", "b@example.com")
+    assert len(place.attempts) == 1
+    assert here.told(message) == ["soft_bounced", "soft_bounced"]
+    place.answer = accept
+    here.clock.advance(60)
+    assert not here.spool.stored
+    here.assert_at_rest()
+
+
 # -- the flows together
 
 

@@ -523,6 +523,23 @@ def test_a_stop_begins_nothing_new():
     assert not world.clock.getDelayedCalls()
 
 
+def test_what_an_attempt_gives_back_while_we_stop_is_not_begun_again():
+    world = World().start()
+    old = world.place("example.com")
+    world.submit("a@example.com")
+    old.holding = True
+    world.submit("b@example.com")
+    stopped = []
+    world.scheduler.stop().addCallback(stopped.append)
+    world.ways["example.com"] = "new.test"
+    channel = old.channels[0]
+    channel.usable = False
+    channel.finish([Verdict(one, LOST, remote=False) for one in channel.held[0].recipients])
+    assert stopped
+    assert not world.place("new.test").asked_open
+    assert not world.clock.getDelayedCalls()
+
+
 def test_a_stop_is_bounded_when_an_attempt_hangs():
     world = World().start()
     world.place("example.com").holding = True

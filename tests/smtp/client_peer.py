@@ -12,6 +12,7 @@ from zope.interface import implementer
 
 from lettermta.message import BodyType, Lane, Options, QueuedRecipient, QueueEntry, Unreachable, Verdict
 from lettermta.smtp.client import ClientSession
+from lettermta.smtp.client_chunks import NoChunks
 from lettermta.smtp.client_dialogue import IClientWire
 from lettermta.smtp.client_settings import ClientSettings, TLSMode
 
@@ -97,7 +98,8 @@ class Peer:
     def __init__(self, settings: ClientSettings = CLEAR, **changes: object) -> None:
         self.clock = Clock()
         self.wire = Wire()
-        self.session = ClientSession(self.wire, self.clock, evolve(settings, **changes), "mx.test [192.0.2.1]:25")
+        self.settings = evolve(settings, **{"no_chunks": NoChunks(), **changes})
+        self.session = ClientSession(self.wire, self.clock, self.settings, "mx.test [192.0.2.1]:25")
         self.opened: list[ClientSession] = []
         self.failed: list[Unreachable] = []
         self.session.opened.addCallbacks(self.opened.append, lambda failure: self.failed.append(failure.value))

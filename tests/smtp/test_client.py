@@ -40,9 +40,9 @@ def test_without_pipelining_each_command_waits_for_its_answer() -> None:
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
 def test_every_split_of_the_replies_gives_the_same_dialogue(size: int) -> None:
     peer = Peer()
-    said = "220-mx\r\n220 mx\r\n" + PIPELINED
-    for start in range(0, len(said), size):
-        peer.says(said[start : start + size])
+    for said in ("220-mx\r\n220 mx\r\n", PIPELINED):
+        for start in range(0, len(said), size):
+            peer.says(said[start : start + size])
     told = peer.send()
     peer.wire.take()
     said = "250 ok\r\n250-a\r\n250 b\r\n354 go\r\n"
@@ -527,3 +527,24 @@ def test_a_canceled_opening_is_a_cancellation() -> None:
     peer.session.opened.cancel()
     assert [type(error) for error in peer.failed] == [CancelledError]
     assert peer.wire.closed == "aborted"
+
+
+@pytest.mark.parametrize("said", ["552 too many recipients", "552 5.5.3 Too many"])
+def test_552_for_too_many_recipients_is_temporary(said: str) -> None:
+    """RFC 5321 section 4.5.3.1.10; a mailbox that is full is refused by 552 too, and for good."""
+    peer = Peer().greet()
+    told = peer.send(entry("b@in.test", "c@in.test", "d@in.test"))
+    peer.says(f"250 ok\r\n250 ok\r\n{said}\r\n552 5.2.2 mailbox full\r\n354 go\r\n")
+    peer.says(f"{OK}\r\n")
+    text = said.removeprefix("552 ").removeprefix("5.5.3 ")
+    assert [reply for reply, _, _ in shown(told)] == [OK, f"452 4.5.3 {text}", "552 5.2.2 mailbox full"]
+
+
+@pytest.mark.parametrize("behind", ["250 early", "250-half a"])
+def test_a_peer_that_speaks_before_it_is_asked_is_left(behind: str) -> None:
+    """Each of its answers would be taken for one to the command after it."""
+    peer = Peer()
+    assert peer.says(f"220 mx.test\r\n{behind}\r\n") == b""
+    [failure] = peer.failed
+    assert str(failure.reply) == "451 4.5.0 mx.test [192.0.2.1]:25 spoke before it was asked"
+    assert peer.wire.closed is not None

@@ -198,3 +198,32 @@ def test_a_chunk_under_way_has_its_deadline() -> None:
     assert told == []
     peer.clock.advance(2)
     assert shown(told) == [("451 4.4.2 No answer to the end of the content in time", False, True)]
+
+
+@pytest.mark.parametrize("pieces", [None, [b"one\r\n", b"two\r\n"]], ids=["whole", "in pieces"])
+@pytest.mark.parametrize("reply", ["502 5.5.1 Error: command not recognized", "500 what?", "503 5.5.1 bad sequence"])
+def test_a_peer_that_offers_chunking_and_does_not_know_bdat_gets_data_the_next_time(
+    reply: str, pieces: list[bytes | Exception] | None
+) -> None:
+    """It takes the content for commands: nothing more is said to it, and the message is no worse for that."""
+    peer = Peer().greet(CHUNKED)
+    told = peer.send(content=Content(pieces=pieces))
+    peer.says("250 ok\r\n250 ok\r\n")
+    peer.says(f"{reply}\r\n502 5.5.1 Subject: what?\r\n")
+    [(said, remote, handed_over)] = shown(told)
+    assert said == f"451 4.5.0 The other side offers CHUNKING and doesn't know BDAT: {reply}"
+    assert not remote and not handed_over
+    assert peer.wire.closed is not None
+    again = Peer(no_chunks=peer.settings.no_chunks).greet(CHUNKED)
+    told = again.send()
+    assert again.wire.take().endswith(b"DATA\r\n")
+    again.says(f"250 ok\r\n250 ok\r\n354 go\r\n{OK}\r\n")
+    assert shown(told) == [(OK, True, True)]
+
+
+def test_a_content_that_is_refused_by_a_word_of_its_own_is_no_unknown_bdat() -> None:
+    peer = Peer().greet(CHUNKED)
+    told = peer.send()
+    peer.says("250 ok\r\n250 ok\r\n501 5.6.0 bad content\r\n")
+    assert shown(told) == [("501 5.6.0 bad content", True, True)]
+    assert peer.session.usable

@@ -11,6 +11,7 @@ from lettermta.delivery.transports.families import Families
 from lettermta.delivery.way import NO_RULE
 from lettermta.interfaces import IFinisher
 from lettermta.smtp.client_auth import Credentials
+from lettermta.smtp.client_chunks import NoChunks
 from lettermta.smtp.client_settings import ClientSettings, TLSMode
 from lettermta.smtp.client_tls import SessionCache
 
@@ -38,6 +39,8 @@ class DeliverySettings:
     families: Families = field(factory=Families, eq=False)
     """What was seen of IPv6 and IPv4, by everyone."""
 
+    no_chunks: NoChunks = field(factory=NoChunks, eq=False, repr=False)
+    """Who turned out not to take chunks although it offers to."""
     sessions: SessionCache = field(factory=SessionCache, eq=False, repr=False)
     """TLS sessions that can be resumed."""
 
@@ -53,4 +56,5 @@ class DeliverySettings:
             data_timeout=self.data_timeout,
             messages=limits.messages_per_connection,
             finisher=self.finisher,
+            no_chunks=self.no_chunks,
         )
