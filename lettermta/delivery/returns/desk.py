@@ -126,7 +126,7 @@ class ReturnsDesk:
             if finding.kind is not Kind.COMPLAINT:
                 await self._keep(octets, address, finding, "came to an address for complaints, and is none")
                 return
-            returned = await self.threaded(self.paths.found_in, octets.decode("utf-8", "replace"))
+            returned = await self.threaded(self._path_in, octets, parsed)
             if returned is None:
                 await self._keep(octets, address, finding, "a complaint without a return path of ours in it")
                 return
@@ -141,6 +141,11 @@ class ReturnsDesk:
             await self._keep(octets, address, finding, f"for message {known.message_id}")
             return
         await self._turn.run(lambda: Deferred.fromCoroutine(self._tell(returned, known, finding)))
+
+    def _path_in(self, octets: bytes, parsed: Parsed) -> Returned | None:
+        """A return path anywhere in a message, also in a part that is encoded."""
+        encoded = (part.lines for part in parsed.parts if part.lines is not part.body)
+        return next((found for each in (octets, *encoded) if (found := self.paths.found_in(each.decode("utf-8", "replace")))), None)
 
     async def _parsed(self, octets: bytes) -> Parsed:
         """The message, taken apart. A fault of ours in this must not have the other side try for days."""

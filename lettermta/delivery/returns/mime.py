@@ -54,6 +54,12 @@ class Part:
         except UnicodeDecodeError:
             return octets.decode(charset if _CHARSET.fullmatch(charset) else "latin-1", "replace")
 
+    @property
+    def lines(self) -> bytes:
+        """The body as octets without an encoding, each line ended by CRLF: what was base64 may have had other ends."""
+        octets = self._decoded()
+        return octets if octets is self.body else octets.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+
     def _decoded(self) -> bytes:
         encoding = self.fields.get("content-transfer-encoding", "").lower()
         if encoding == "quoted-printable":

@@ -12,7 +12,7 @@ LONGEST = 500
 _MOST = 4_000
 """Characters that are looked at."""
 
-_CODE = re.compile(r"(?<![\w.#:/-])([45]\d\d)[ :-]{1,2}(?:#?([45]\.\d{1,3}\.\d{1,3})\b[ :]*)?(?=\S)")
+_CODE = re.compile(r"(?<![\w.#:/-])([45]\d\d)[ :-]{1,2}(?:#?([45]\.\d{1,3}\.\d{1,3})\b[ :]*)?(?!hours|minutes|seconds|days)(?=\S)")
 _LINE = re.compile(r" ?\b[45]\d\d-(?:[45]\.\d{1,3}\.\d{1,3} )?")
 _ENHANCED = re.compile(r"(?<![\w.])([45])\.\d{1,3}\.\d{1,3}(?![\w]|\.\d)")
 

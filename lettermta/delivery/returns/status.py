@@ -28,7 +28,10 @@ Block = Mapping[str, str]
 
 
 def status_finding(parsed: Parsed, recipient: str | None) -> Finding | None:
-    """What a report says of ``recipient``, or of the one that it says the worst of; None when it is no report of that form."""
+    """What a report says of ``recipient``; None when it is no report of that form.
+
+    One on others alone is on those that ``recipient`` stands for: as long as one of them has the mail, or may get it, it hasn't failed.
+    """
     part = parsed.first(*TYPES)
     if part is None:
         return None
@@ -36,17 +39,21 @@ def status_finding(parsed: Parsed, recipient: str | None) -> Finding | None:
     told = [(kind, block) for block in recipients if (kind := _kind(block)) is not None]
     if not told:
         return None
-    chosen = [each for each in told if _is(each[1], recipient)] or told
-    kind, block = min(chosen, key=lambda each: _WORST.index(each[0]))
+    ours = [each for each in told if _is(each[1], recipient)]
+    kind, block = min(ours, key=_badness) if ours else max(told, key=_badness)
     reporter = _value(message.get("reporting-mta", ""))
     if kind is Kind.ARRIVED:
         return Finding(kind, "rfc3464", reporter=reporter)
     return Finding(kind, "rfc3464", _reply(block, parsed, kind), reporter)
 
 
+def _badness(told: tuple[Kind, Block]) -> int:
+    return _WORST.index(told[0])
+
+
 def _blocks(part: Part) -> tuple[Block, Sequence[Block]]:
     """The fields of the message, and those of each recipient. Some servers leave out the empty line between them, or have several."""
-    blocks = [read_fields(block) for block in part.body.split(b"\r\n\r\n")[:_MOST_BLOCKS]]
+    blocks = [read_fields(block) for block in part.lines.split(b"\r\n\r\n")[:_MOST_BLOCKS]]
     recipients = [block for block in blocks if "final-recipient" in block or "original-recipient" in block or "action" in block]
     return _merged(blocks), recipients
 

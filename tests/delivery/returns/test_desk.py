@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import quopri
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -253,9 +254,20 @@ def test_a_message_that_nothing_is_known_of_is_kept(desk: Desk) -> None:
 # -- complaints to an address of their own
 
 
-def test_a_complaint_is_known_by_the_return_path_in_it(desk: Desk) -> None:
+@pytest.mark.parametrize("name", ["complaint", "complaint-attached"])
+def test_a_complaint_is_known_by_the_return_path_in_it(desk: Desk, name: str) -> None:
     identifier, path = desk.sent()
-    result(desk.take(octets("complaint").replace(b"RETURN", path.encode()), FBL, sender="feedback@provider.test"))
+    result(desk.take(octets(name).replace(b"RETURN", path.encode()), FBL, sender="feedback@provider.test"))
+    assert messages(desk.told(identifier)) == ["message.spam_complaint"]
+
+
+def test_a_complaint_may_have_the_return_path_in_what_is_encoded(desk: Desk) -> None:
+    """Such an address is longer than the lines of quoted-printable have room for."""
+    identifier, path = desk.sent()
+    field, encoding = f"Return-Path: <{path}>\n".encode(), b"message/rfc822\r\nContent-Transfer-Encoding: quoted-printable\r\n"
+    whole = octets("complaint").replace(b"message/rfc822\r\n\r\n", encoding + b"\r\n" + quopri.encodestring(field).replace(b"\n", b"\r\n"))
+    assert path.encode() not in whole
+    result(desk.take(whole, FBL, sender="feedback@provider.test"))
     assert messages(desk.told(identifier)) == ["message.spam_complaint"]
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import quopri
+import re
 import subprocess
 import time
 from pathlib import Path
@@ -13,8 +16,9 @@ from lettermta.delivery.classes import Classifier
 from lettermta.delivery.returns.finding import Finding, Kind
 from lettermta.delivery.returns.forms import shipped_forms
 from lettermta.delivery.returns.mime import DEEPEST, MOST_PARTS, parse
+from lettermta.delivery.returns.reason import reply_in
 from lettermta.delivery.returns.recognise import recognise
-from lettermta.message import ReplyClass
+from lettermta.message import Reply, ReplyClass
 from tests.tools import need_perl
 
 MAIL = Path(__file__).with_name("mail")
@@ -93,12 +97,38 @@ def test_what_is_said_in_utf_8_is_read() -> None:
 def test_of_several_recipients_ours_counts() -> None:
     assert found("two-recipients").kind is Kind.ARRIVED
     assert found("two-recipients", "joe@example.com").kind is Kind.FAILED
-    assert found("two-recipients", "ann@example.com").kind is Kind.FAILED, "none is ours: the worst is told"
+
+
+def test_an_address_that_stands_for_several_has_not_failed_as_long_as_one_of_them_has_the_mail() -> None:
+    assert found("two-recipients", "ann@example.com").kind is Kind.ARRIVED
 
 
 def test_a_complaint() -> None:
     finding = found("complaint")
     assert (finding.kind, finding.detail, finding.reporter) == (Kind.COMPLAINT, "abuse", "SomeGenerator/1.0")
+
+
+@pytest.mark.parametrize("encoding", ["base64", "quoted-printable"])
+@pytest.mark.parametrize(("name", "kind"), [("postfix", Kind.FAILED), ("utf8", Kind.FAILED), ("no-complaint", Kind.FEEDBACK)])
+def test_a_report_may_be_encoded(encoding: str, name: str, kind: Kind) -> None:
+    """RFC 6533 section 3 lets reports in UTF-8 be; some servers encode others, and write LF in what they encode."""
+    whole = octets(name)
+    begin = re.search(rb"\nContent-Type: message/(?:global-delivery-status|delivery-status|feedback-report)[^\n]*\r\n", whole)
+    assert begin is not None
+    head = whole.index(b"\r\n\r\n", begin.end() - 2)
+    end = whole.index(b"\r\n--", head)
+    body = whole[head + 4 : end].replace(b"\r\n", b"\n")
+    encoded = base64.encodebytes(body) if encoding == "base64" else quopri.encodestring(body)
+    field = b"\r\nContent-Transfer-Encoding: " + encoding.encode()
+    whole = whole[: begin.end() - 2] + field + b"\r\n\r\n" + encoded.replace(b"\n", b"\r\n") + whole[end:]
+    finding = recognise(parse(whole), "jürgen@example.com" if name == "utf8" else JANE)
+    assert finding == found(name, "jürgen@example.com" if name == "utf8" else JANE)
+    assert (finding.kind, finding.form[:3]) == (kind, "rfc")
+
+
+def test_a_complaint_that_is_no_more_than_the_message_attached() -> None:
+    finding = found("complaint-attached", null_sender=False)
+    assert (finding.kind, finding.form, finding.reporter) == (Kind.COMPLAINT, "jmrp", "staff@hotmail.com")
 
 
 def test_a_feedback_report_on_something_else_is_no_complaint() -> None:
@@ -113,6 +143,15 @@ def test_an_automatic_answer(name: str, null_sender: bool) -> None:
 
 def test_what_a_person_writes_is_no_report() -> None:
     assert found("person", null_sender=False).kind is Kind.UNRECOGNISED
+
+
+def test_an_answer_about_something_automatic_is_no_automatic_answer() -> None:
+    answer = b"From: Jane <jane@example.com>\r\nSubject: Re: Your auto: an offer\r\n\r\nThank you.\r\n"
+    assert recognise(parse(answer), JANE, False).kind is Kind.UNRECOGNISED
+
+
+def test_a_time_in_a_reason_is_no_reply_code() -> None:
+    assert reply_in("I tried for 500 hours. User unknown", None, permanent=True) == Reply(550, None, "I tried for 500 hours. User unknown")
 
 
 def test_a_standard_report_counts_whoever_sends_it() -> None:
