@@ -300,7 +300,7 @@ class Lettermta(Service):
         return None
 
     def _relimit(self, config: Config) -> None:
-        """What [limits] says: for connections and logins to come, and for room on the disk at once."""
+        """What [limits] says: for connections to come; for messages and room on the disk at once."""
         self._submission.limit(config.limits.message_size, config.limits.recipients)
         self._spool.keep_free(config.limits.free_space)
         self._edge = relimit(self._edge, config, self._connections(config))

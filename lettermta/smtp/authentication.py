@@ -50,15 +50,16 @@ class Standing(enum.Enum):
 
 
 class Authentication:
-    """The login of one session. ``exhausted``: it has had its last try, and is to end."""
+    """The login of one session; ``logged_in`` is called when it has succeeded. ``exhausted``: it has had its last try, and is to end."""
 
     log = Logger()
 
-    def __init__(self, server: ISMTPServer, peer: Peer, guard: LoginGuard, clock: IReactorTime) -> None:
+    def __init__(self, server: ISMTPServer, peer: Peer, guard: LoginGuard, clock: IReactorTime, logged_in: Callable[[], None]) -> None:
         self._server = server
         self._peer = peer
         self._guard = guard
         self._clock = clock
+        self._logged_in = logged_in
         self._mechanism = ""
         self._exchange: Mechanism | None = None
         self._credentials: ICredentials | None = None
@@ -77,7 +78,7 @@ class Authentication:
         return list(self._server.mechanisms(self._peer.tls is not None, offers_plus(self.binding)))
 
     def begin(self, argument: bytes) -> Reply | Deferred[Reply]:
-        """AUTH (RFC 4954 section 4): 334 when a response is awaited."""
+        """AUTH (RFC 4954 section 4): 334 when a response is awaited; raises Refused."""
         if self.standing is not Standing.NOBODY:
             raise Refused(ALREADY)
         name, blank, initial = argument.strip().partition(b" ")
@@ -99,33 +100,35 @@ class Authentication:
             decoded = None if not blank else b"" if initial == b"=" else _decode(initial)
             return self._step(self._exchange.begin(decoded))
         except MalformedResponse:
-            return self._malformed()
+            raise self._malformed() from None
 
     def respond(self, line: bytes) -> Reply | Deferred[Reply]:
-        """The client's line in an exchange, with its line end."""
+        """The client's line in an exchange, with its line end; as begin."""
         if not line.endswith(b"\r\n"):
-            return self._malformed()
+            raise self._malformed()
         if line == b"*\r\n":
             self.forget()
             metrics.LOGINS[self._mechanism, "canceled"].inc()
-            return CANCELED
+            raise Refused(CANCELED)
         if self.standing is Standing.CONFIRMING:
-            return self._somebody() if line == b"\r\n" else self._malformed()
+            if line != b"\r\n":
+                raise self._malformed()
+            return self._somebody()
         assert self._exchange is not None
         try:
             return self._step(self._exchange.respond(_decode(line[:-2])))
         except MalformedResponse:
-            return self._malformed()
+            raise self._malformed() from None
 
     def too_long(self) -> Reply:
         """The client's line in an exchange is longer than any response may be."""
         self._malformed()
         return Reply(500, "5.5.6", "Authentication exchange line is too long")
 
-    def _malformed(self) -> Reply:
+    def _malformed(self) -> Refused:
         self.forget()
         metrics.LOGINS[self._mechanism, "malformed"].inc()
-        return MALFORMED
+        return Refused(MALFORMED)
 
     def _step(self, step: Challenge | ICredentials) -> Reply | Deferred[Reply]:
         if isinstance(step, Challenge):
@@ -154,6 +157,7 @@ class Authentication:
     def _somebody(self) -> Reply:
         self.standing = Standing.SOMEBODY
         self._guard.succeeded(self._peer.address)
+        self._logged_in()
         metrics.LOGINS[self._mechanism, "succeeded"].inc()
         return SUCCEEDED
 

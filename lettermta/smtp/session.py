@@ -2,15 +2,14 @@
 
 Octets go in by :meth:`ServerSession.receive`; replies leave by the wire, in the order of the commands: one command is carried out at a
 time, and while its answer is awaited what comes in is kept, not looked at (RFC 2920 section 3.2). How the octets are split over reads
-makes no difference. No client's octets are logged or answered unparsed. Logging in is :mod:`lettermta.smtp.authentication`'s, mail is
-:mod:`lettermta.smtp.transaction`'s.
+makes no difference. No client's octets are logged or answered unparsed. What the commands mean is :mod:`lettermta.smtp.commands`'s.
 """
 
 from __future__ import annotations
 
 import enum
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
@@ -22,14 +21,13 @@ from zope.interface import Interface
 from lettermta import metrics
 from lettermta.interfaces import ISMTPServer
 from lettermta.message import Peer, Refused, Reply
-from lettermta.smtp import grammar
 from lettermta.smtp.admission import LoginGuard, Turn
 from lettermta.smtp.authentication import Authentication
 from lettermta.smtp.channel_binding import Binding
 from lettermta.smtp.chunks import ChunkReader, Swallow
-from lettermta.smtp.extensions import announced
+from lettermta.smtp.commands import Commands, Ending, Step
 from lettermta.smtp.sasl import MAX_RESPONSE
-from lettermta.smtp.transaction import ContentRules, OutOfStep, Reader, Transaction
+from lettermta.smtp.transaction import ContentRules, Reader, Transaction
 
 MAX_COMMAND = 2048
 """Octets of a command line: 512 and the allowances of the extensions (RFC 5321 section 4.5.3.1.4)."""
@@ -40,17 +38,10 @@ MAX_ERRORS = 20
 MAX_MESSAGES = 10_000
 """Transactions of one session (RFC 9422, MAILMAX)."""
 
-OK = Reply(250, "2.0.0", "Ok")
-BYE = Reply(221, "2.0.0", "Bye")
-HELLO_FIRST = Reply(503, "5.5.1", "EHLO first")
-IN_TRANSACTION = Reply(503, "5.5.1", "Not while a transaction is open; RSET first")
-AUTHENTICATION_REQUIRED = Reply(530, "5.7.0", "Authentication required")
 LOCAL_ERROR = Reply(451, "4.3.0", "Local error, try again later")
 INSUFFICIENT_STORAGE = Reply(452, "4.3.1", "The message could not be stored, try again later")
 TOO_MANY_ERRORS = Reply(421, "4.7.0", "Too many errors, closing the connection")
 TOO_MANY_LOGINS = Reply(421, "4.7.0", "Too many failed logins, closing the connection")
-TOO_MANY_MESSAGES = Reply(421, "4.7.0", "Too many messages in one session, open another")
-NOT_SMTP = Reply(421, "4.7.0", "This is an SMTP server")
 TOO_LONG = Reply(500, "5.5.2", "Line too long")
 SHUTTING_DOWN = Reply(421, "4.3.2", "Shutting down, try again later")
 TOO_SLOW = Reply(421, "4.4.2", "Timed out, closing the connection")
@@ -93,6 +84,10 @@ class Phase(enum.Enum):
     CLOSED = "ignored"
 
 
+_BEHIND = {220: Phase.HANDSHAKE, 334: Phase.SASL, 354: Phase.CONTENT}
+"""What follows replies that no command follows (RFC 3207 section 4, RFC 4954 section 4, RFC 5321 section 4.1.1.4)."""
+
+
 @frozen
 class SessionRules:
     """How long a session's patience lasts, and how it reads content."""
@@ -119,27 +114,25 @@ class ServerSession:
         rules: SessionRules = SessionRules(),
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._server = server
+        self._hostname = server.hostname
         self._peer = peer
         self._wire = wire
-        self._starttls = starttls
         self._rules = rules
         self._phase = Phase.COMMAND
         self._buffer = b""
         self._out: list[bytes] = []
         self._errors = 0
-        self._messages = 0
         self._paused = False
         self._running = False
-        self._authentication = Authentication(server, peer, guard, clock)
+        self._authentication = Authentication(server, peer, guard, clock, wire.logged_in)
         self._transaction = Transaction(peer, server.hostname, rules.content, now)
-        self._now = now
+        self._commands = Commands(server, peer, self._authentication, self._transaction, now, starttls=starttls, messages=rules.messages)
 
     # -- what the connection calls
 
     def greet(self) -> None:
         """Send the banner (RFC 5321 section 3.1); the host name is its first word."""
-        self._wire.write(Reply(220, None, f"{self._server.hostname} ESMTP").encode())
+        self._wire.write(Reply(220, None, f"{self._hostname} ESMTP").encode())
 
     def receive(self, data: bytes) -> None:
         """Take octets from the client."""
@@ -155,7 +148,7 @@ class ServerSession:
         self._transaction.reset()
         self._authentication.forget()
         self._authentication.binding = binding
-        self._to_commands()
+        self._expect(Phase.COMMAND)
 
     def lost(self) -> None:
         """The connection is gone: nothing that it left half-done remains."""
@@ -192,10 +185,7 @@ class ServerSession:
                 if end < 0:
                     break
                 line, self._buffer = self._buffer[: end + 1], self._buffer[end + 1 :]
-                if phase is Phase.SASL:
-                    self._authenticate(self._authentication.respond(line))
-                else:
-                    self._command(line)
+                self._carry_out(self._authentication.respond if phase is Phase.SASL else self._commands.carry_out, line)
             elif phase is Phase.OVERLONG:
                 self._skip_overlong()
             elif phase is Phase.CONTENT:
@@ -225,24 +215,51 @@ class ServerSession:
         self._buffer = self._buffer[end + 1 :]
         self._phase = Phase.COMMAND
 
-    def _command(self, line: bytes) -> None:
-        if not line.endswith(b"\r\n") or b"\r" in line[:-2]:
-            # A lone LF or CR is no line end (RFC 5321 section 2.3.8): whoever takes it for one can be smuggled past.
-            self._refuse(Reply(500, "5.5.2", "Lines must end in CRLF"))
-            return
-        verb, _, argument = line[:-2].partition(b" ")
-        handler = _COMMANDS.get(verb.upper())
-        if handler is None:
-            self._refuse(Reply(500, "5.5.1", "Command not recognized"))
-            return
+    # -- steps
+
+    def _carry_out(self, what: Callable[[bytes], Step], line: bytes) -> None:
         try:
-            handler(self, argument)
-        except grammar.SyntaxFault as fault:
-            self._refuse(Reply(501, "5.5.4", f"Syntax: {fault}"))
+            step = what(line)
         except Refused as refused:
+            self._expect(Phase.COMMAND)
             self._refuse(refused.reply, refused.cause)
-        if self._phase is Phase.COMMAND:
-            self._wire.turn(Turn.COMMAND)
+        else:
+            self._take(step)
+
+    def _take(self, step: Step) -> None:
+        """Go on as a command, or a response in a login, has it."""
+        if isinstance(step, Reply):
+            follows = _BEHIND.get(step.code, Phase.COMMAND)
+            if follows is Phase.HANDSHAKE:
+                self._begin_tls(step)
+            else:
+                self._send(step)
+                self._expect(follows)
+        elif isinstance(step, Deferred):
+            self._await(step)
+        elif isinstance(step, Ending):
+            self._end_with(step.cause, *step.replies)
+        else:
+            self._expect(Phase.CONTENT)
+            # A chunk of no octets ends where it begins, without any more of them coming.
+            self._receive_content(b"")
+
+    def _expect(self, phase: Phase) -> None:
+        """It is the client's turn, and these are its next octets."""
+        self._phase = phase
+        self._wire.turn(Turn.CONTENT if phase is Phase.CONTENT else Turn.COMMAND)
+
+    def _begin_tls(self, go_ahead: Reply) -> None:
+        """Octets behind the line of STARTTLS were sent in clear to be taken for encrypted ones (CVE-2011-0411): an attack."""
+        if self._buffer:
+            self.log.warn("{peer.address} sent octets behind STARTTLS: connection dropped", peer=self._peer)
+            metrics.SESSIONS_ENDED["injection"].inc()
+            self._close()
+            return
+        self._send(go_ahead)
+        self._flush()
+        self._expect(Phase.HANDSHAKE)
+        self._wire.start_tls()
 
     # -- replies
 
@@ -259,20 +276,22 @@ class ServerSession:
         """Send a failure; too many of them end the session."""
         if cause:
             self.log.info("{peer.address} refused: {reply}: {cause}", peer=self._peer, reply=reply, cause=cause)
-        self._send(reply)
         metrics.COMMANDS_REFUSED[str(reply.code)].inc()
         self._errors += 1
         if self._authentication.exhausted:
-            # Who was shut out before has been told so by a 421 of its own.
-            self._end_with(reply if reply.code == 421 else TOO_MANY_LOGINS, "login_failures", told=reply.code == 421)
+            # Who was shut out before is told so by a 421 of its own.
+            self._end_with("login_failures", reply, *([] if reply.code == 421 else [TOO_MANY_LOGINS]))
         elif self._errors >= self._rules.errors:
-            self._end_with(TOO_MANY_ERRORS, "errors")
+            self._end_with("errors", reply, TOO_MANY_ERRORS)
+        else:
+            self._send(reply)
 
-    def _end_with(self, reply: Reply, cause: str, *, told: bool = False) -> None:
-        """End the session by ``reply``, which the client was ``told`` already or is told now."""
-        self.log.info("{peer.address}: session ended: {reply}", peer=self._peer, reply=reply)
+    def _end_with(self, cause: str, *replies: Reply) -> None:
+        """End the session by ``replies``, its last; ``cause`` as the counters call it."""
+        if replies[-1].code == 421:
+            self.log.info("{peer.address}: session ended: {reply}", peer=self._peer, reply=replies[-1])
         metrics.SESSIONS_ENDED[cause].inc()
-        if not told:
+        for reply in replies:
             self._send(reply)
         self._close()
 
@@ -289,33 +308,25 @@ class ServerSession:
         answer.addCallback(self._answered)
 
     def _failed(self, failure: Failure) -> Reply:
-        if isinstance(failure.value, Refused):
-            if failure.value.cause:
-                self.log.info(
-                    "{peer.address} refused: {reply}: {cause}", peer=self._peer, reply=failure.value.reply, cause=failure.value.cause
-                )
-            return failure.value.reply
+        refused = failure.value
+        if isinstance(refused, Refused):
+            if refused.cause:
+                self.log.info("{peer.address} refused: {reply}: {cause}", peer=self._peer, reply=refused.reply, cause=refused.cause)
+            return refused.reply
         self.log.failure("answering {peer.address} failed", failure=failure, peer=self._peer)
         return LOCAL_ERROR
 
     def _answered(self, reply: Reply) -> None:
         if self._phase is not Phase.ANSWERING:
             return  # the client has gone; what was accepted stays accepted
-        self._to_commands()
-        if reply.positive:
+        if reply.positive or reply.code in _BEHIND:
             # A session that is kept open for a day's mail is not to be ended for a few faults in all of it.
             self._errors = 0
-            self._send(reply)
-        elif reply.code == AUTH_CONTINUES:
-            self._phase = Phase.SASL
-            self._send(reply)
+            self._take(reply)
         else:
+            self._expect(Phase.COMMAND)
             self._refuse(reply)
         self._go_on()
-
-    def _to_commands(self) -> None:
-        self._phase = Phase.COMMAND
-        self._wire.turn(Turn.COMMAND)
 
     def _go_on(self) -> None:
         if self._paused:
@@ -324,140 +335,7 @@ class ServerSession:
         if not self._running:
             self._run()
 
-    # -- session commands
-
-    def _helo(self, argument: bytes) -> None:
-        """HELO (RFC 5321 section 4.1.1.1)."""
-        self._peer.helo, self._peer.esmtp = grammar.helo_name(argument), False
-        self._transaction.reset()
-        self._send(Reply(250, None, self._server.hostname))
-
-    def _ehlo(self, argument: bytes) -> None:
-        """EHLO (RFC 5321 section 4.1.1.1); the answer's first word is the host name, or clients break."""
-        self._peer.helo, self._peer.esmtp = grammar.helo_name(argument), True
-        self._transaction.reset()
-        secure = self._peer.tls is not None
-        submitter = self._authentication.submitter or self._server.trusted(self._peer)
-        limits = self._server if submitter is None else submitter
-        keywords = announced(
-            limits.max_size, limits.max_recipients, self._rules.messages, self._now(), secure=secure, starttls=self._starttls and not secure
-        )
-        if mechanisms := self._authentication.offered():
-            keywords.append("AUTH " + " ".join(mechanisms))
-        self._send(Reply(250, None, "\n".join([self._server.hostname, *keywords])))
-
-    def _begin_tls(self, argument: bytes) -> None:
-        """STARTTLS (RFC 3207). Octets behind the line were sent in clear to be taken for encrypted ones (CVE-2011-0411): an attack."""
-        if argument.strip():
-            raise Refused(Reply(501, "5.5.4", "Syntax: STARTTLS has no parameters"))
-        if not self._starttls or self._peer.tls is not None:
-            raise Refused(Reply(503, "5.5.1", "TLS is not available or in use already"))
-        if self._transaction.open:
-            raise Refused(IN_TRANSACTION)
-        if self._buffer:
-            self.log.warn("{peer.address} sent octets behind STARTTLS: connection dropped", peer=self._peer)
-            metrics.SESSIONS_ENDED["injection"].inc()
-            self._close()
-            return
-        self._send(Reply(220, "2.0.0", "Ready to start TLS"))
-        self._flush()
-        self._phase = Phase.HANDSHAKE
-        self._wire.turn(Turn.COMMAND)
-        self._wire.start_tls()
-
-    def _noop(self, argument: bytes) -> None:
-        """NOOP (RFC 5321 section 4.1.1.9)."""
-        self._send(OK)
-
-    def _rset(self, argument: bytes) -> None:
-        """RSET (RFC 5321 section 4.1.1.5)."""
-        self._transaction.reset()
-        self._send(OK)
-
-    def _quit(self, argument: bytes) -> None:
-        """QUIT (RFC 5321 section 4.1.1.10)."""
-        metrics.SESSIONS_ENDED["quit"].inc()
-        self._send(BYE)
-        self._close()
-
-    def _vrfy(self, argument: bytes) -> None:
-        """VRFY tells nothing about anyone (RFC 5321 section 7.3)."""
-        self._send(Reply(252, "2.0.0", "Send mail and see"))
-
-    def _help(self, argument: bytes) -> None:
-        """HELP (RFC 5321 section 4.1.1.8)."""
-        self._send(Reply(214, "2.0.0", "RFC 5321 and the extensions that EHLO lists"))
-
-    def _not_smtp(self, argument: bytes) -> None:
-        """Another protocol's client, a browser made to speak to this port, a proxy that nobody has named (HARD-CASES row 30)."""
-        self._end_with(NOT_SMTP, "errors")
-
-    def _not_implemented(self, argument: bytes) -> None:
-        raise Refused(Reply(502, "5.5.1", "Command not implemented"))
-
-    # -- AUTH (RFC 4954)
-
-    def _auth(self, argument: bytes) -> None:
-        if not self._peer.esmtp:
-            raise Refused(HELLO_FIRST)
-        if self._transaction.open:
-            raise Refused(IN_TRANSACTION)
-        self._authenticate(self._authentication.begin(argument))
-
-    def _authenticate(self, answer: Reply | Deferred[Reply]) -> None:
-        """Go on with a login: wait for its check, or for the client's next response."""
-        if isinstance(answer, Deferred):
-            self._await(answer.addCallback(self._told_of_login))
-        elif answer.code == AUTH_CONTINUES:
-            self._phase = Phase.SASL
-            self._wire.turn(Turn.COMMAND)
-            self._send(answer)
-        else:
-            self._to_commands()
-            if self._told_of_login(answer).positive:
-                self._send(answer)
-            else:
-                self._refuse(answer)
-
-    def _told_of_login(self, reply: Reply) -> Reply:
-        if reply.positive and self._authentication.submitter is not None:
-            self._wire.logged_in()
-        return reply
-
-    # -- transactions
-
-    def _mail(self, argument: bytes) -> None:
-        if not self._peer.helo:
-            raise Refused(HELLO_FIRST)
-        submitter = self._authentication.submitter or self._server.trusted(self._peer)
-        if submitter is None:
-            raise Refused(AUTHENTICATION_REQUIRED)
-        if self._messages >= self._rules.messages:
-            self._end_with(TOO_MANY_MESSAGES, "errors")
-            return
-        self._send(self._transaction.mail(argument, submitter))
-        self._messages += 1
-
-    def _rcpt(self, argument: bytes) -> None:
-        self._send(self._transaction.rcpt(argument))
-
-    def _data(self, argument: bytes) -> None:
-        self._send(self._transaction.data(argument))
-        self._phase = Phase.CONTENT
-        self._wire.turn(Turn.CONTENT)
-
-    def _bdat(self, argument: bytes) -> None:
-        try:
-            self._transaction.bdat(argument)
-        except OutOfStep:
-            # How many octets of content follow is not known, and they must not be taken for commands.
-            self._send(Reply(501, "5.5.4", "Syntax: BDAT octets [LAST]"))
-            self._end_with(TOO_MANY_ERRORS, "errors")
-            return
-        self._phase = Phase.CONTENT
-        self._wire.turn(Turn.CONTENT)
-        # A chunk of no octets ends where it begins, without any more of them coming.
-        self._receive_content(b"")
+    # -- content
 
     def _receive_content(self, data: bytes) -> None:
         reader = self._transaction.reader
@@ -489,14 +367,13 @@ class ServerSession:
 
     def _written(self, _: None, reader: Reader, then: Callable[[Reader], None]) -> None:
         if self._phase is Phase.ANSWERING:
-            self._phase = Phase.CONTENT
-            self._wire.turn(Turn.CONTENT)
+            self._expect(Phase.CONTENT)
             then(reader)
             self._go_on()
 
     def _end_of_content(self, reader: Reader) -> None:
         """The end of the content, or of a chunk of it. Whatever comes of the content, the next transaction starts from nothing."""
-        self._to_commands()
+        self._expect(Phase.COMMAND)
         if isinstance(reader, Swallow):
             self._refuse(reader.fault)
         elif reader.fault is not None:
@@ -510,35 +387,9 @@ class ServerSession:
             self._await(submitter.submit(envelope, content))
 
 
-AUTH_CONTINUES = 334
-"""RFC 4954 section 4."""
-
-
 _FAULTS = {552: "size", 550: "line_ends", 452: "storage"}
 """Why content was refused while it was read, as the counters call it, by the reply's code."""
 
 
 def _read_on(reader: Reader) -> None:
     """The content goes on."""
-
-
-_COMMANDS: Mapping[bytes, Callable[[ServerSession, bytes], None]] = {
-    b"HELO": ServerSession._helo,
-    b"EHLO": ServerSession._ehlo,
-    b"STARTTLS": ServerSession._begin_tls,
-    b"AUTH": ServerSession._auth,
-    b"MAIL": ServerSession._mail,
-    b"RCPT": ServerSession._rcpt,
-    b"DATA": ServerSession._data,
-    b"BDAT": ServerSession._bdat,
-    b"RSET": ServerSession._rset,
-    b"NOOP": ServerSession._noop,
-    b"QUIT": ServerSession._quit,
-    b"VRFY": ServerSession._vrfy,
-    b"HELP": ServerSession._help,
-    b"EXPN": ServerSession._not_implemented,
-    b"TURN": ServerSession._not_implemented,
-    **dict.fromkeys((b"GET", b"POST", b"HEAD", b"PUT", b"CONNECT", b"OPTIONS", b"DELETE"), ServerSession._not_smtp),
-    # The PROXY protocol's header: version 1, and the line in the signature of version 2 that no split of the octets can hide.
-    **dict.fromkeys((b"PROXY", b"\0"), ServerSession._not_smtp),
-}

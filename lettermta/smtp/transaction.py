@@ -122,8 +122,9 @@ class Transaction:
         self.stage = Stage.CONTENT
         return GO_AHEAD
 
-    def bdat(self, argument: bytes) -> None:
-        """BDAT (RFC 3030 section 2): a chunk follows, whatever the answer to it will be. Raises OutOfStep when its length can't be told.
+    def bdat(self, argument: bytes) -> Reader:
+        """BDAT (RFC 3030 section 2): a chunk follows, whatever the answer to it will be; what reads it. Raises OutOfStep when its length
+        can't be told.
 
         A chunk that is refused ends the transaction, or those behind it could become a message without its beginning.
         """
@@ -134,9 +135,10 @@ class Transaction:
         except Refused as refused:
             self.reset()
             self.reader = Swallow(size, refused.reply)
-            return
+            return self.reader
         self._chunks.begin(size, last)
         self.reader = self._chunks
+        return self.reader
 
     def _first_chunk(self, submitter: ISubmitter) -> ChunkReader:
         assert self._envelope is not None
