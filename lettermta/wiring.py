@@ -348,7 +348,7 @@ def make_routing(
     )
 
 
-def _in_turn(first: Parted, second: Parted) -> Parted:
+def in_turn(first: Parted, second: Parted) -> Parted:
     """What one parts is for the other one to part."""
     return lambda entry: [part for one in first(entry) for part in second(one)]
 
@@ -363,7 +363,7 @@ def make_scheduler(
     classifier = Classifier(delivery.reply_classes)
     parted: Parted = whole if delivery.capture_all else return_paths.parted
     if (links := make_links(config, return_paths.directory)) is not None:
-        parted = _in_turn(links.parted, parted)
+        parted = in_turn(links.parted, parted)
     suppressing = Suppressing(spool.suppressions, routing.broadcast, delivery.suppress_bounced)
     return Scheduler(
         spool,

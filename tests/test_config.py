@@ -562,6 +562,49 @@ class TestWrongValues:
 
 
 @pytest.mark.usefixtures("folder")
+@pytest.mark.usefixtures("folder")
+class TestUnsubscribe:
+    def test_what_links_begin_with_has_no_slash_at_its_end(self) -> None:
+        for text, url in (
+            ("https://news.example.com/unsubscribe/", "https://news.example.com/unsubscribe"),
+            ("https://news.example.com", "https://news.example.com"),
+            ("https://NEWS.example.com:8443/a/b", "https://news.example.com:8443/a/b"),
+            ("https://[2001:db8::1]/u", "https://[2001:db8::1]/u"),
+        ):
+            config = read(f"{LEAST}[unsubscribe]\nurl = {text}\nlisten = 127.0.0.1:9120\n")
+            assert (config.unsubscribe.url, len(config.unsubscribe.listen)) == (url, 1)
+
+    def test_links_lead_somewhere_and_somebody_is_led_there(self) -> None:
+        assert complaint_about("unsubscribe", "url = https://news.example.com/u") == (
+            "url: there is no listen, so nobody would answer; expected listen with it"
+        )
+        assert complaint_about("unsubscribe", "listen = 127.0.0.1:9120") == (
+            "listen: there is no url, so no mail would have a link; expected url with it"
+        )
+
+    @pytest.mark.parametrize(
+        ("url", "complaint"),
+        [
+            ("http://news.example.com/u", "does not begin with https://"),
+            ("news.example.com", "does not begin with https://"),
+            ("https://news.example.com/u?a=b", "has a query or a fragment"),
+            ("https://news.example.com/u#a", "has a query or a fragment"),
+            ("https:///u", "is neither a host name nor an IP address"),
+            ("https://news.example.com:x/u", "is no URL"),
+            ("https://[::1/u", "is no URL"),
+            ("https://me:secret@news.example.com/u", "has a user in its URL"),
+            ("https://news.example.com/a b", "has more than 400 characters, or some that no URL has"),
+            ("https://news.example.com/<a>", "has more than 400 characters, or some that no URL has"),
+            ("https://news.example.com/" + "a" * 400, "has more than 400 characters, or some that no URL has"),
+        ],
+    )
+    def test_what_is_no_such_url_is_refused(self, url: str, complaint: str) -> None:
+        found = complaints(f"{LEAST}[unsubscribe]\nurl = {url}\nlisten = 127.0.0.1:9120\n")
+        assert complaint in found[0]
+        assert "secret" not in found[0]
+        assert found[0].endswith("expected a URL like https://news.example.com/unsubscribe, without query and fragment, or nothing")
+
+
 class TestReplyClasses:
     def test_a_file_of_rules_is_read_from_beside_the_configuration(self, folder: Path) -> None:
         (folder / "etc/mine.toml").write_text('[[rule]]\nclass = "rate"\ncodes = ["4xx"]')

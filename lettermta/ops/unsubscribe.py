@@ -64,10 +64,10 @@ _PAGE = """<!DOCTYPE html>
 </html>
 """
 _STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
-_ASK = """<p>No more newsletters from this sender will go to <strong>{address}</strong>. Mail that is about you, like receipts and
-passwords, still comes.</p>
+_ASK = """<p>Newsletters from this sender will no longer go to <strong>{address}</strong>. Mail that is about you, like receipts and
+passwords, still will.</p>
 <form method="post"><button>Unsubscribe</button></form>"""
-_DONE = "<p>No more newsletters from this sender will go to <strong>{address}</strong>. What is on its way already may still arrive.</p>"
+_DONE = "<p>Newsletters from this sender no longer go to <strong>{address}</strong>. What is on its way already may still arrive.</p>"
 _UNKNOWN = "<p>It may have been cut off where it was copied. Please use the link in the message itself.</p>"
 _LATER = "<p>This could not be done right now. Please try again in a few minutes.</p>"
 

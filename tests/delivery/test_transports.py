@@ -34,14 +34,15 @@ from zope.interface.verify import verifyObject
 from lettermta.address_policy import permits
 from lettermta.delivery.dns_wire import Server, TryFailed
 from lettermta.delivery.exchange import Exchange, find
+from lettermta.delivery.leaving import ToppedContent
 from lettermta.delivery.resolver import NoSuchDomain, TemporaryDNSFailure
 from lettermta.delivery.transports.capture import CaptureTransport
 from lettermta.delivery.transports.discard import DiscardTransport
 from lettermta.delivery.transports.mx import MXTransport
 from lettermta.delivery.transports.settings import DeliverySettings
 from lettermta.delivery.transports.smarthost import SmarthostTransport
-from lettermta.interfaces import IChannel, IResolver, ITransport
-from lettermta.message import Unreachable
+from lettermta.interfaces import IChannel, IResolver, IStoredContent, ITransport
+from lettermta.message import QueueEntry, Unreachable
 from lettermta.smtp.client_auth import Credentials
 from lettermta.smtp.client_settings import TLSMode
 from lettermta.testing.mx import RemoteMX, ServerTLS
@@ -451,6 +452,13 @@ class SmarthostOverLoopback(Loopback):
         assert "535 5.7.8" in await self.failing(self.smarthost(port, "require", pair.trust, "127.0.0.1"))
 
 
+class Linked:
+    """Stands where links are made."""
+
+    def topped(self, entry: QueueEntry, content: IStoredContent) -> IStoredContent:
+        return ToppedContent(b"List-Unsubscribe: <https://x>\r\n", content)
+
+
 class Captured(Loopback):
     """The Maildir."""
 
@@ -479,6 +487,12 @@ class Captured(Loopback):
         assert list((maildir / "tmp").iterdir()) == []
         assert stat.S_IMODE(maildir.stat().st_mode) == 0o700
         assert {stat.S_IMODE(path.stat().st_mode) for path in (maildir / "new").iterdir()} == {0o600}
+
+    async def test_a_broadcast_is_captured_with_its_link_to_unsubscribe(self) -> None:
+        channel = await CaptureTransport(self.directory, self.reactor, Linked()).open()  # type: ignore[arg-type]
+        await channel.send(entry(), Content(b"Subject: hi\r\n\r\nhello\r\n"))
+        (path,) = (self.directory / "new").iterdir()
+        assert b"\r\nList-Unsubscribe: <https://x>\r\nSubject: hi\r\n" in path.read_bytes()
 
     async def test_content_that_can_not_be_read_leaves_nothing_behind(self) -> None:
         channel = await CaptureTransport(self.directory, self.reactor).open()

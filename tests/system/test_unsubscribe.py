@@ -131,6 +131,13 @@ def test_a_reader_of_two_unsubscribes_by_one_click(place: Place) -> None:
     place.daemon.start()
 
 
+def test_the_tool_tells_which_mail_gets_a_link(place: Place) -> None:
+    for route, url in (("news", URL), ("outgoing", None)):
+        for command in (("explain", "--route", route, "jane@example.test"), ("route", "show", "--project", "demo", route)):
+            assert json.loads(place.daemon.admin(*command, "--json"))["unsubscribe"] == url
+    assert f"a link below {URL}" in place.daemon.admin("explain", "--route", "news", "jane@example.test")
+
+
 def test_a_body_in_a_file_gets_links_too_and_mail_with_one_of_its_own_keeps_that(place: Place) -> None:
     body = "".join(f"line {number} of a long letter\r\n" for number in range(20_000))
     large = place.arrived(place.daemon.send(mail(*NEWS, body=body), "ann@example.test", "ben@example.test"), 2)

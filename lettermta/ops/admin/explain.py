@@ -9,8 +9,9 @@ from typing import Any
 
 from lettermta.accounts.directory import Directory
 from lettermta.accounts.errors import InvalidAccount, NoSuchAccount
-from lettermta.accounts.model import Project, Route
+from lettermta.accounts.model import Project, Route, RouteKind
 from lettermta.accounts.store import AccountStore
+from lettermta.config import Config
 from lettermta.delivery.explaining import Explainer
 from lettermta.delivery.tls.policy import UNCOUNTED
 from lettermta.message import domain_of
@@ -42,6 +43,7 @@ def _explain(args: argparse.Namespace, store: AccountStore) -> None:
     if route is None:
         raise NoSuchAccount(f"project {project.slug} has no route {args.route}")
     told = {"address": address, "project": project.slug, "route": route.slug, **_asked(args, address, route)}
+    told["unsubscribe"] = unsubscribe_url(args.settings, route)
     spool = _spool(args)
     told["suppression"] = [] if spool is None else list(_suppressions(spool, address, project, route))
     told["destination"]["state"] = _state(spool, address, route, told["destination"])
@@ -84,6 +86,11 @@ def _asked(args: argparse.Namespace, address: str, route: Route) -> Told:
         return run(ask)
     finally:
         directory.close()
+
+
+def unsubscribe_url(settings: Config, route: Route) -> str | None:
+    """Below what the links to unsubscribe are that a route's mail gets; None: it gets none."""
+    return settings.unsubscribe.url if route.kind is RouteKind.BROADCAST else None
 
 
 def _spool(args: argparse.Namespace) -> Source | None:
@@ -146,6 +153,8 @@ def _screen(told: Told) -> Iterator[str]:
         yield from _lines("limits", [_limits(told["limits"])])
     yield from _lines("next attempt", [_when(told["next"])])
     yield from _lines("tried again", [_schedule(told)])
+    if told["unsubscribe"]:
+        yield from _lines("unsubscribe", [f"a link below {told['unsubscribe']}, unless the message has List-Unsubscribe"])
     yield from _lines("mail from", [_sender(domain) for domain in told["senders"]] or ["any domain: not signed, return path as it came"])
 
 

@@ -12,6 +12,7 @@ from lettermta.accounts.shown import shown_route
 from lettermta.accounts.store import AccountStore
 from lettermta.config import kinds
 from lettermta.ops.admin.commands import Commands
+from lettermta.ops.admin.explain import unsubscribe_url
 from lettermta.ops.admin.given import Misused, ask_for_change, confirm, limit, value
 from lettermta.ops.admin.printing import print_many, print_one
 
@@ -139,7 +140,8 @@ def _list(args: argparse.Namespace, store: AccountStore) -> None:
 
 
 def _show(args: argparse.Namespace, store: AccountStore) -> None:
-    print_one(args, shown_route(store.route(args.project, args.slug), args.project))
+    route = store.route(args.project, args.slug)
+    print_one(args, {**shown_route(route, args.project), "unsubscribe": unsubscribe_url(args.settings, route)})
 
 
 def _update(args: argparse.Namespace, store: AccountStore) -> None:
