@@ -39,20 +39,35 @@ def plug(dotted: str, interface: InterfaceClass, settings: Mapping[str, str] = N
     Raises :class:`Unpluggable` unless that comes to something which provides ``interface``.
     """
     named = _found(dotted)
-    if not inspect.isclass(named) and interface.providedBy(named):
-        if settings:
-            raise Unpluggable(f"{dotted!r} is an object that is there already; expected a class or a factory, which can take its settings")
-        plugged = named
-    else:
-        plugged = _made(dotted, named, interface, settings)
+    plugged = named if _is_there(dotted, named, interface, settings) else _made(dotted, named, interface, settings)
     try:
         verifyObject(interface, plugged)
     except Invalid as error:
-        method = next(iter(interface.namesAndDescriptions()))[1]
-        expected = f"a class with @implementer({interface.__name__}) and a method {method.getName()}{_signature(method)}"
-        reason = " ".join(str(error).split())
-        raise Unpluggable(f"{dotted!r}: does not provide {interface.__name__}: {reason}; expected {expected}") from error
+        raise _unprovided(dotted, interface, " ".join(str(error).split())) from error
     return plugged
+
+
+def pluggable(dotted: str, interface: InterfaceClass, settings: Mapping[str, str] = NO_SETTINGS) -> None:
+    """Raise :class:`Unpluggable` where :func:`plug` would, as far as that can be told without making anything."""
+    named = _found(dotted)
+    if not _is_there(dotted, named, interface, settings):
+        _factory(dotted, named, interface, settings)
+        if inspect.isclass(named) and not interface.implementedBy(named):
+            raise _unprovided(dotted, interface, "it does not declare that it implements the interface")
+
+
+def _unprovided(dotted: str, interface: InterfaceClass, reason: str) -> Unpluggable:
+    method = next(iter(interface.namesAndDescriptions()))[1]
+    expected = f"a class with @implementer({interface.__name__}) and a method {method.getName()}{_signature(method)}"
+    return Unpluggable(f"{dotted!r}: does not provide {interface.__name__}: {reason}; expected {expected}")
+
+
+def _is_there(dotted: str, named: Any, interface: InterfaceClass, settings: Mapping[str, str]) -> bool:
+    if inspect.isclass(named) or not interface.providedBy(named):
+        return False
+    if settings:
+        raise Unpluggable(f"{dotted!r} is an object that is there already; expected a class or a factory, which can take its settings")
+    return True
 
 
 def _found(dotted: str) -> Any:
@@ -69,22 +84,29 @@ def _found(dotted: str) -> Any:
         raise Unpluggable(f"{dotted!r}: module {module_name!r} has no {name!r}; expected a class, a factory or an object") from error
 
 
-def _made(dotted: str, factory: Callable[..., object], interface: InterfaceClass, settings: Mapping[str, str]) -> object:
-    if not callable(factory):
+def _made(dotted: str, named: Any, interface: InterfaceClass, settings: Mapping[str, str]) -> object:
+    factory = _factory(dotted, named, interface, settings)
+    try:
+        return factory(**settings)
+    except Exception as error:
+        given = f"with {', '.join(sorted(settings))}" if settings else "without arguments"
+        raise Unpluggable(f"{dotted!r}: making it failed: {_said(error)}; expected it to be made {given}") from error
+
+
+def _factory(dotted: str, named: Any, interface: InterfaceClass, settings: Mapping[str, str]) -> Callable[..., object]:
+    """What can be called with these settings, as far as its signature tells."""
+    if not callable(named):
         raise Unpluggable(
-            f"{dotted!r}: is {type(factory).__name__}; expected a class, a factory or an object that provides {interface.__name__}"
+            f"{dotted!r}: is {type(named).__name__}; expected a class, a factory or an object that provides {interface.__name__}"
         )
+    factory: Callable[..., object] = named
     try:
         inspect.signature(factory).bind(**settings)
     except TypeError as error:
         raise Unpluggable(f"{dotted!r}: {error}; expected a section of its own with what it takes: {_takes(factory)}") from error
     except ValueError:
         pass  # its signature can't be known; the call will tell
-    try:
-        return factory(**settings)
-    except Exception as error:
-        given = f"with {', '.join(sorted(settings))}" if settings else "without arguments"
-        raise Unpluggable(f"{dotted!r}: making it failed: {_said(error)}; expected it to be made {given}") from error
+    return factory
 
 
 def _takes(factory: Callable[..., object]) -> str:

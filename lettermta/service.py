@@ -35,7 +35,7 @@ from lettermta.events.dispatcher import Dispatcher
 from lettermta.ops import control, descriptors, http, notify, unsubscribe
 from lettermta.ops.log import LineObserver, wanted
 from lettermta.ops.operations import Operations
-from lettermta.plugged import Unpluggable
+from lettermta.outside import PluggedIn, certificate_pairs, plugged_in
 from lettermta.smtp.listening import Bound, CannotListen, open_sockets
 from lettermta.smtp.server import ESMTPFactory
 from lettermta.smtp.tls import CertificatePair, ServerTLS, TLSFault, self_signed
@@ -45,7 +45,6 @@ from lettermta.spool.store import Spool, SpoolInUse
 from lettermta.submission.server import SubmissionServer
 from lettermta.wiring import (
     OPENINGS,
-    PluggedIn,
     make_edge,
     make_ledger,
     make_resolver,
@@ -60,7 +59,6 @@ from lettermta.wiring import (
     make_tls_reports,
     make_unsubscribe_desk,
     make_webhooks,
-    plug_in,
     relimit,
     webhook_settings,
 )
@@ -79,12 +77,9 @@ class Options(usage.Options):
         """Read the configuration; every fault in it ends the program with all of them told."""
         try:
             self["settings"] = load(self["config"])
+            self["plugged"] = plugged_in(self["settings"])
         except ConfigError as error:
             _end(f"The configuration has faults:\n{error}", os.EX_CONFIG)
-        try:
-            self["plugged"] = plug_in(self["settings"])
-        except Unpluggable as error:
-            _end(str(error), os.EX_CONFIG)
 
 
 def makeService(options: Options) -> Lettermta:
@@ -253,7 +248,7 @@ class Lettermta(Service):
         self._ports.append(self._reactor.adoptStreamPort(bound.socket.fileno(), bound.socket.family, factory))
 
     def _configured_tls(self, config: Config) -> Mapping[str, ServerTLS]:
-        return self._make_tls(config, [CertificatePair(*pair) for pair in zip(config.tls.certificate, config.tls.private_key, strict=True)])
+        return self._make_tls(config, certificate_pairs(config))
 
     def _make_tls(self, config: Config, pairs: Sequence[CertificatePair]) -> Mapping[str, ServerTLS]:
         """For the listeners that were there at the start; a reload brings no new ones."""

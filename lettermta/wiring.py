@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from importlib.util import find_spec
 from typing import Any
 
-from attrs import evolve, frozen
+from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
-from zope.interface.interface import InterfaceClass
 
 from lettermta.accounts.directory import Directory
+from lettermta.accounts.model import ReceivedField
 from lettermta.accounts.scram_keys import ScramKeys
 from lettermta.accounts.webhooks import Webhook
-from lettermta.config import BareLineEnds, Config, EightBitHeaders, Hook, Policy, PolicyFailure, Security, Unroutable
+from lettermta.config import BareLineEnds, Config, EightBitHeaders, PolicyFailure, Security, Unroutable
 from lettermta.delivery.classes import Classifier
 from lettermta.delivery.dkim.signer import Signer
 from lettermta.delivery.finishing import Finisher
@@ -55,7 +54,6 @@ from lettermta.events.webhooks.own_events import disabled_event
 from lettermta.events.webhooks.process import WebhookSink
 from lettermta.interfaces import IEventHook, IResolver, IReturns, ISpool, ISubmissionPolicy
 from lettermta.message import QueueEntry
-from lettermta.plugged import NO_SETTINGS, Unpluggable, plug
 from lettermta.smtp.admission import Admission, Caps, LoginGuard, Pace
 from lettermta.smtp.server import Edge, Opening
 from lettermta.smtp.session import SessionRules
@@ -118,39 +116,6 @@ def _pace(config: Config) -> Pace:
     return Pace(limits.command_timeout, limits.data_timeout, limits.minimum_rate)
 
 
-@frozen
-class PluggedIn:
-    """Objects of the user's, each with its name in the configuration."""
-
-    hooks: Sequence[tuple[str, IEventHook]] = ()
-    policies: Sequence[tuple[str, ISubmissionPolicy]] = ()
-
-
-def plug_in(config: Config) -> PluggedIn:
-    """What the configuration names of the user's; raises Unpluggable with a line for each that can't be had."""
-    faults: list[str] = []
-
-    def all_of(where: str, names: Sequence[str], sections: Sequence[Hook | Policy], interface: InterfaceClass) -> list[tuple[str, Any]]:
-        given = {section.name: section.settings for section in sections}
-        found = []
-        for dotted in names:
-            try:
-                found.append((dotted, plug(dotted, interface, given.get(dotted, NO_SETTINGS))))
-            except Unpluggable as error:
-                faults.append(f"{config.path}: {where}: {error}")
-        return found
-
-    plugged = PluggedIn(
-        hooks=all_of("[events] hooks", config.events.hooks, config.hooks, IEventHook),
-        policies=all_of("[submission] policies", config.submission.policies, config.policies, ISubmissionPolicy),
-    )
-    if config.amqp.url is not None and find_spec("pika") is None:
-        faults.append(f"{config.path}: [amqp] url: this needs the package pika; expected an install with it: pip install 'lettermta[amqp]'")
-    if faults:
-        raise Unpluggable("\n".join(faults))
-    return plugged
-
-
 def make_sinks(config: Config, reactor: Any, hooks: Sequence[tuple[str, IEventHook]]) -> list[IEventSink]:
     """The readers of the outbox."""
     sinks: list[IEventSink] = [HookSink(dotted, hook, reactor) for dotted, hook in hooks]
@@ -186,6 +151,7 @@ def make_submission(
             message_id_domain=config.submission.message_id_domain or config.mta.hostname,
             eight_bit=config.submission.eight_bit_headers is EightBitHeaders.ACCEPT,
             most_fields=config.submission.header_fields,
+            received=ReceivedField(config.submission.received_header),
         ),
         unsubscribe=config.unsubscribe.url is not None,
     )

@@ -443,6 +443,24 @@ class TestForm:
             "etc/mta.ini:7: [mta] workers: 'auto' does not work yet: lettermta runs in one process as of now; expected 1",
         ]
 
+    def test_every_item_of_a_list_that_is_wrong_is_reported(self) -> None:
+        text = """
+            [listener smtp]
+            ports = 0, 25, 25
+              70000
+            [tls]
+            certificate = none.pem, neither.pem
+            private_key =
+            """
+        expected = f"expected numbers from 1 to 65535, {LISTED}"
+        assert complaints(text) == [
+            f"etc/mta.ini:2: [listener smtp] ports: '0' is not a port; {expected}",
+            f"etc/mta.ini:2: [listener smtp] ports: '25' is there twice; {expected}",
+            f"etc/mta.ini:3: [listener smtp] ports: '70000' is not a port; {expected}",
+            f"etc/mta.ini:5: [tls] certificate: 'none.pem' can't be read: No such file or directory; expected {FILES}",
+            f"etc/mta.ini:5: [tls] certificate: 'neither.pem' can't be read: No such file or directory; expected {FILES}",
+        ]
+
 
 DURATION = "a number with its unit: 500ms, 30s, 5m, 4h, 5d"
 NETWORKS = "networks like 10.0.0.0/8 or 2001:db8::/32"

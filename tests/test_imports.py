@@ -32,16 +32,17 @@ MAY_IMPORT = {
     "metrics": set(),
     "plugged": set(),
     "smtp": BOTTOM,
+    "outside": BOTTOM | {"smtp"},
     "accounts": BOTTOM,
     "spool": BOTTOM,
     "submission": ABOVE,
     "delivery": ABOVE,
     "events": ABOVE,
     "testing": BELOW_OPS,
-    "ops": BELOW_OPS | {"webhook_sender", "wiring"},
+    "ops": BELOW_OPS | {"outside", "webhook_sender", "wiring"},
     "wiring": BELOW_OPS | {"webhook_sender"},
     "webhook_sender": BELOW_OPS,
-    "service": BELOW_OPS | {"ops", "wiring"},
+    "service": BELOW_OPS | {"ops", "outside", "wiring"},
 }
 """For each part of lettermta the others it may import; every part may import itself."""
 

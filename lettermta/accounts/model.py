@@ -50,9 +50,11 @@ class RouteTLS(enum.StrEnum):
 class ReceivedField(enum.StrEnum):
     """What the Received field that submission adds to a route's mail tells (RFC 5321 section 4.4).
 
-    All there is to tell; all but the client's address and the name it gave in EHLO; or there is none.
+    What the configuration says for all routes; all there is to tell; all but the client's address and the name it gave in EHLO; or
+    there is none.
     """
 
+    DEFAULT = "default"
     FULL = "full"
     ANONYMOUS = "anonymous"
     NONE = "none"

@@ -75,7 +75,7 @@ class AccountStore:
         now = time.time()
         project = Project(new_id(), slug, smtp, message_size, recipients, now, check_sender, alignment)
         rules.check_project(project)
-        route = Route(new_id(), project.id, OUTGOING, RouteKind.TRANSACTIONAL, TransportKind.MX, None, True, now)
+        route = Route(new_id(), project.id, OUTGOING, RouteKind.TRANSACTIONAL, TransportKind.MX, None, True, now, ReceivedField.DEFAULT)
         with self._transaction():
             if self._rows(f"{records.PROJECTS} WHERE slug = ?", slug):
                 raise AccountExists(f"there is a project {slug} already")
@@ -124,7 +124,7 @@ class AccountStore:
         transport: TransportKind = TransportKind.MX,
         smarthost: Smarthost | None = None,
         default: bool = False,
-        received: ReceivedField = ReceivedField.FULL,
+        received: ReceivedField = ReceivedField.DEFAULT,
         mint_message_id: bool = False,
         schedule: tuple[float, ...] | None = None,
         lifetime: float | None = None,

@@ -7,7 +7,7 @@ values may be, ``ini.py`` reads the form, ``reading.py`` fills the schema, ``ref
 
 from lettermta.config.faults import ConfigError, Fault
 from lettermta.config.kinds import HostPort, Network, Rate
-from lettermta.config.reading import load, load_sections
+from lettermta.config.reading import load, load_sections, located
 from lettermta.config.reference import reference_ini, reference_markdown
 from lettermta.config.schema import Config
 from lettermta.config.schema.delivery import Delivery, DeliveryTLS, Dns
@@ -50,6 +50,7 @@ __all__ = [
     "Unsubscribe",
     "load",
     "load_sections",
+    "located",
     "reference_ini",
     "reference_markdown",
 ]

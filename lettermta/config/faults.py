@@ -46,13 +46,15 @@ class ConfigError(Exception):
 class Wrong(Exception):
     """Raised by a kind for a value that isn't one: ``item`` is the part that is wrong, ``complaint`` says what about it.
 
-    The complaint must not repeat the item: whoever catches this knows whether it may be shown.
+    The complaint must not repeat the item: whoever catches this knows whether it may be shown. ``more`` is what is wrong besides, where
+    the value is a list.
     """
 
-    def __init__(self, item: str, complaint: str) -> None:
+    def __init__(self, item: str, complaint: str, more: Iterable[Wrong] = ()) -> None:
         super().__init__(complaint)
         self.item = item
         self.complaint = complaint
+        self.more = tuple(more)
 
 
 @frozen

@@ -64,6 +64,23 @@ def load_sections(path: Path, cls: type[S], environ: Mapping[str, str] = os.envi
     return sections
 
 
+def located(file: Path, section: str, key: str, item: str | Path, problem: str, expected: str = "") -> Fault:
+    """A fault that was found beyond the file, in what ``key`` names there: with the line on which ``item`` stands, if it still does.
+
+    A path may stand there as it is or from the file's folder on.
+    """
+    reader = Reader(file)
+    try:
+        reader.read(_text(file))
+    except ConfigError:
+        return Fault(file, None, section, key, problem, expected)
+    entry = reader.blocks.get(section, Block(section)).entries.get(key)
+    if entry is None:
+        return Fault(file, None, section, key, problem, expected)
+    written = str(item) if str(item) in entry.text else os.path.relpath(item, file.absolute().parent)
+    return Fault(file, entry.line_of(written), section, key, problem, expected)
+
+
 def _text(file: Path) -> str:
     try:
         data = file.read_bytes()
@@ -215,7 +232,9 @@ class _Filling:
         except _Unset as unset:
             self._fault(block, entry, str(unset), "${NAME} with the name of a variable that is set")
         except Wrong as wrong:
-            self._fault(block, entry, f"{_shown(entry, wrong.item)}{wrong.complaint}", key.kind.expected, wrong.item)
+            # A list with a variable in it is shown as it is written: once is enough.
+            for each in (wrong, *wrong.more)[: 1 if "${" in entry.text else None]:
+                self._fault(block, entry, f"{_shown(entry, each.item)}{each.complaint}", key.kind.expected, each.item)
         return None
 
     def _expanded(self, text: str) -> str:

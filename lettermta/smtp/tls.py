@@ -37,6 +37,10 @@ class TLSFault(Exception):
     """A certificate or key can't be used; the text names the file and the reason."""
 
 
+class KeyFault(TLSFault):
+    """The same, and it is the private key."""
+
+
 @frozen
 class CertificatePair:
     """A PEM file with the certificate and its chain, and one with its private key."""
@@ -121,7 +125,7 @@ def _use(context: SSL.Context, pair: CertificatePair, key: _PrivateKey) -> None:
         context.use_privatekey(key)
         context.check_privatekey()
     except SSL.Error as error:
-        raise TLSFault(f"{pair.private_key}: not the private key of {pair.certificate}: {_reason(error)}") from None
+        raise KeyFault(f"{pair.private_key}: not the private key of {pair.certificate}: {_reason(error)}") from None
 
 
 def _private_key(path: Path) -> _PrivateKey:
@@ -130,16 +134,16 @@ def _private_key(path: Path) -> _PrivateKey:
         mode = path.stat().st_mode
         # A group that may read it is how distributions let several services share one (ssl-cert).
         if mode & (stat.S_IRWXO | stat.S_IWGRP):
-            raise TLSFault(f"{path}: its mode {stat.S_IMODE(mode):04o} lets others use the private key: chmod 0600 or 0640")
+            raise KeyFault(f"{path}: its mode {stat.S_IMODE(mode):04o} lets others use the private key: chmod 0600 or 0640")
         key = serialization.load_pem_private_key(path.read_bytes(), None)
     except OSError as error:
-        raise TLSFault(f"{path}: {error.strerror}") from None
+        raise KeyFault(f"{path}: {error.strerror}") from None
     except TypeError:
-        raise TLSFault(f"{path}: the private key is encrypted; lettermta needs one without a passphrase") from None
+        raise KeyFault(f"{path}: the private key is encrypted; lettermta needs one without a passphrase") from None
     except (ValueError, UnsupportedAlgorithm):
-        raise TLSFault(f"{path}: no PEM private key could be read") from None
+        raise KeyFault(f"{path}: no PEM private key could be read") from None
     if not isinstance(key, _PrivateKey):
-        raise TLSFault(f"{path}: this sort of private key is not for TLS; RSA, ECDSA or Ed25519 is")
+        raise KeyFault(f"{path}: this sort of private key is not for TLS; RSA, ECDSA or Ed25519 is")
     return key
 
 

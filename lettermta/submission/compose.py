@@ -9,7 +9,7 @@ import orjson
 from attrs import Factory, evolve, frozen
 
 from lettermta import event
-from lettermta.accounts.model import Care, Project, Route, RouteKind, with_care
+from lettermta.accounts.model import Care, Project, ReceivedField, Route, RouteKind, with_care
 from lettermta.event import Event
 from lettermta.header import Field, mailboxes, split_fields
 from lettermta.interfaces import IContent
@@ -113,7 +113,8 @@ def _head(envelope: Envelope, parsed: Parsed, terms: Terms, identifier: str, mom
     kept = parsed.kept
     if terms.route.mint_message_id and not parsed.control.preserve_message_id:
         kept = [field for field in kept if field.key != "message-id"]
-    trace = received(envelope, identifier, terms.hostname, moment, terms.route.received)
+    own = terms.route.received
+    trace = received(envelope, identifier, terms.hostname, moment, terms.header.received if own is ReceivedField.DEFAULT else own)
     return trace + b"".join([field.raw for field in kept]) + missing_fields(kept, identifier, moment, terms.header)
 
 

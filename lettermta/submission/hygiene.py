@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 from attrs import frozen
 
 from lettermta.accounts.errors import InvalidAccount
+from lettermta.accounts.model import ReceivedField
 from lettermta.accounts.rules import domain_name
 from lettermta.header import Field, mailboxes
 from lettermta.message import Refused, Reply
@@ -21,11 +22,14 @@ LONGEST_LINE = 998
 
 @frozen
 class HeaderRules:
-    """What is asked of header blocks. ``eight_bit``: octets above 127 are taken without SMTPUTF8, as clients do send them."""
+    """What is asked of header blocks. ``eight_bit``: octets above 127 are taken without SMTPUTF8, as clients do send them.
+    ``received``: the field that is added for routes which say nothing of their own.
+    """
 
     message_id_domain: str = "localhost"
     eight_bit: bool = True
     most_fields: int = 1000
+    received: ReceivedField = ReceivedField.FULL
 
 
 def check_block(head: bytes, fields: Sequence[Field], kept: Sequence[Field], rules: HeaderRules, *, smtputf8: bool) -> None:

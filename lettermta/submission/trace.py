@@ -11,7 +11,7 @@ from lettermta.message import Envelope, Peer
 
 
 def received(envelope: Envelope, identifier: str, hostname: str, moment: float, form: ReceivedField) -> bytes:
-    """The field, folded and ended by CRLF; empty where the route wants none."""
+    """The field, folded and ended by CRLF; empty where none is wanted."""
     if form is ReceivedField.NONE:
         return b""
     peer = envelope.peer

@@ -21,6 +21,7 @@ from lettermta.accounts.directory import Directory
 from lettermta.accounts.model import SmarthostTLS
 from lettermta.ops import admin
 from lettermta.ops.privileges import become_owner
+from lettermta.smtp.tls import self_signed
 
 CONFIG = """\
 [mta]
@@ -210,7 +211,7 @@ def test_a_route_says_what_its_mail_tells_of_the_client(run: Run) -> None:
     assert (updated["received"], updated["mint_message_id"]) == ("none", True)
     assert run("route", "update", *news, "--keep-message-id").object["mint_message_id"] is False
     outgoing = run("route", "show", "--project", "demo", "outgoing", "--json").object
-    assert (outgoing["received"], outgoing["mint_message_id"]) == ("full", False)
+    assert (outgoing["received"], outgoing["mint_message_id"]) == ("default", False)
 
 
 def test_a_smarthost_is_given_changed_and_taken_away(run: Run, tmp_path: Path) -> None:
@@ -338,6 +339,22 @@ def test_check_config_names_every_fault(run: Run, config: Path) -> None:
     assert run("check-config", "--json").object["ok"] is False
     config.unlink()
     assert run("check-config").code == os.EX_CONFIG
+
+
+def test_check_config_looks_at_certificates_and_at_what_is_plugged_in(run: Run, config: Path) -> None:
+    (config.parent / "junk.pem").write_text("junk")
+    mine, other = self_signed(config.parent / "mine", "a.test"), self_signed(config.parent / "other", "b.test")
+    with config.open("a") as file:
+        file.write(f"[tls]\ncertificate = junk.pem, {mine.certificate}\nprivate_key = {mine.private_key}\n  {other.private_key}\n")
+        file.write("[events]\nhooks = no.such.Hook\n[submission]\npolicies = email.message.Message\n")
+    checked = run("check-config")
+    assert checked.code == os.EX_CONFIG
+    junk, mismatch, hook, policy = checked.err.splitlines()
+    line = config.read_text().splitlines().index("[tls]") + 2
+    assert junk.startswith(f"{config}:{line}: [tls] certificate: {config.parent / 'junk.pem'}: no PEM certificate")
+    assert mismatch.startswith(f"{config}:{line + 2}: [tls] private_key: {other.private_key}: not the private key of")
+    assert hook.startswith(f"{config}:{line + 4}: [events] hooks: 'no.such.Hook': module 'no.such' cannot be imported")
+    assert policy.startswith(f"{config}:{line + 6}: [submission] policies: 'email.message.Message': does not provide")
 
 
 def test_a_key_that_others_can_read_is_a_matter_of_permission(run: Run, tmp_path: Path) -> None:

@@ -212,6 +212,13 @@ def test_what_is_told_of_the_client_is_for_the_route_to_say(site: Site) -> None:
     assert "Received" not in head(site.accepted(HELLO))
 
 
+def test_what_is_told_of_the_client_where_the_route_does_not_say_is_configured(site: Site) -> None:
+    site.rules["header"] = HeaderRules(received=ReceivedField.ANONYMOUS)
+    assert head(site.accepted(HELLO)).startswith("Received: by mta.test with ESMTPSA (")
+    change(site, received=ReceivedField.FULL)
+    assert head(site.accepted(HELLO)).startswith("Received: from client.test ([192.0.2.9])")
+
+
 def test_received_names_utf8smtp_where_it_was_asked_for(site: Site) -> None:
     """RFC 6531 section 4.3."""
     client = site.logged_in()

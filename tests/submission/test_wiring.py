@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 from twisted.internet.task import Clock
 
-from lettermta.config import Config, load
+from lettermta.accounts.model import ReceivedField
+from lettermta.config import Config, ConfigError, load
 from lettermta.events.amqp import AMQPSink
 from lettermta.events.amqp_channel import Broker
-from lettermta.plugged import Unpluggable
+from lettermta.outside import plugged_in
 from lettermta.smtp.admission import Admitted, Denied
 from lettermta.submission.server import SubmissionRules
-from lettermta.wiring import make_edge, make_sinks, make_submission, plug_in
+from lettermta.wiring import make_edge, make_sinks, make_submission
 from tests.submission.conftest import Site
 
 
@@ -75,25 +76,27 @@ def test_the_rules_of_submission_are_those_of_the_file(site: Site, tmp_path: Pat
     changed = rules(
         site,
         tmp_path,
-        "[submission]\nusernames = shop\nmessage_id_domain = id.test\neight_bit_headers = refuse\nheader_fields = 50\n"
+        "[submission]\nusernames = shop\nreceived_header = none\nmessage_id_domain = id.test\neight_bit_headers = refuse\n"
+        "header_fields = 50\n"
         "[limits]\nmessage_size = 1MB\nrecipients = 5\n[delivery]\nlifetime = 2d\n",
     )
     assert (changed.usernames, changed.message_size, changed.recipients, changed.lifetime) == (("shop",), 1_048_576, 5, 172_800)
     assert (changed.header.message_id_domain, changed.header.eight_bit, changed.header.most_fields) == ("id.test", False, 50)
+    assert (usual.header.received, changed.header.received) == (ReceivedField.FULL, ReceivedField.NONE)
 
 
 def test_what_users_plug_in_is_found_or_missed_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every fault at once, each with the key that names it."""
-    plugged = plug_in(
+    plugged = plugged_in(
         config(tmp_path, "[events]\nhooks = tests.events.sample_hooks.Settled\n[hook tests.events.sample_hooks.Settled]\nsize = 7\n")
     )
     [(name, hook)] = plugged.hooks
     assert (name, hook.size) == ("tests.events.sample_hooks.Settled", 7)  # type: ignore[attr-defined]
-    monkeypatch.setattr("lettermta.wiring.find_spec", lambda name: None)
+    monkeypatch.setattr("lettermta.outside.find_spec", lambda name: None)
     text = "[submission]\npolicies = os.path, no.such.Policy\n[events]\nhooks = tests.events.sample_hooks.WantsArguments\n[amqp]\nurl = amqp://b\n"
-    with pytest.raises(Unpluggable) as caught:
-        plug_in(config(tmp_path, text))
-    hooks, first, second, amqp = str(caught.value).splitlines()
+    with pytest.raises(ConfigError) as caught:
+        plugged_in(config(tmp_path, text))
+    first, second, hooks, amqp = str(caught.value).splitlines()
     assert "[events] hooks: 'tests.events.sample_hooks.WantsArguments': missing a required argument: 'url'" in hooks
     assert "[submission] policies: 'os.path'" in first
     assert "[submission] policies: 'no.such.Policy': module 'no.such' cannot be imported" in second

@@ -73,6 +73,17 @@ def test_a_certificate_that_is_none_is_told(tmp_path: Path) -> None:
     assert "Traceback" not in ended.stdout + ended.stderr
 
 
+def test_certificates_and_hooks_are_told_at_once(tmp_path: Path) -> None:
+    (tmp_path / "cert.pem").write_text("hello")
+    wrong: Settings = {"tls": {"certificate": "cert.pem", "private_key": "cert.pem"}, "events": {"hooks": "no_such_module.Hook"}}
+    config = write_ini(tmp_path / "mta.ini", FINE, listener(free_port()), wrong)
+    ended = start(config)
+    assert ended.returncode == os.EX_CONFIG
+    line = config.read_text().splitlines().index("[tls]") + 2
+    assert f"{config}:{line}: [tls] certificate: {tmp_path / 'cert.pem'}: no PEM certificate could be read" in ended.stderr
+    assert "[events] hooks: 'no_such_module.Hook': module 'no_such_module' cannot be imported" in ended.stderr
+
+
 def test_a_port_in_use_is_told_with_reason_and_remedy(tmp_path: Path) -> None:
     with socket.socket() as one, socket.socket() as other:
         ports = []

@@ -8,7 +8,7 @@ from pathlib import Path
 from cryptography.x509 import load_pem_x509_certificates
 
 from lettermta.config.faults import Wrong
-from lettermta.config.kinds.kind import LISTED, Kind, listed, optional
+from lettermta.config.kinds.kind import LISTED, Kind, each_of, listed, optional
 from lettermta.config.reply_rules import BadRules, ReplyRule, reply_rules
 
 
@@ -23,17 +23,18 @@ def _path(text: str, folder: Path) -> Path:
 
 
 def _files(text: str, folder: Path) -> tuple[Path, ...]:
-    files = []
-    for item in listed(text):
-        path = _path(item, folder)
-        try:
-            if not path.is_file() and path.exists():
-                raise Wrong(item, "is not a file")
-            os.close(os.open(path, os.O_RDONLY))
-        except OSError as error:
-            raise Wrong(item, f"can't be read: {error.strerror}") from None
-        files.append(path)
-    return tuple(files)
+    return each_of(listed(text), lambda item: _file(item, folder))
+
+
+def _file(item: str, folder: Path) -> Path:
+    path = _path(item, folder)
+    try:
+        if not path.is_file() and path.exists():
+            raise Wrong(item, "is not a file")
+        os.close(os.open(path, os.O_RDONLY))
+    except OSError as error:
+        raise Wrong(item, f"can't be read: {error.strerror}") from None
+    return path
 
 
 def _authorities(text: str, folder: Path) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -48,15 +48,19 @@ def several(parse: Callable[[str], T], expected: str, *, least: int = 0, repeats
     """A kind for a list: ``least`` items or more, none of them twice unless ``repeats``."""
 
     def parse_list(text: str, folder: Path) -> tuple[T, ...]:
-        items: list[T] = []
-        for item in listed(text):
+        seen: list[T] = []
+
+        def parse_item(item: str) -> T:
             value = parse(item)
-            if value in items and not repeats:
+            if value in seen and not repeats:
                 raise Wrong(item, "is there twice")
-            items.append(value)
-        if len(items) < least:
+            seen.append(value)
+            return value
+
+        values = each_of(listed(text), parse_item)
+        if len(values) < least:
             raise Wrong("", "is empty")
-        return tuple(items)
+        return values
 
     return Kind(parse_list, f"{expected}, {LISTED}")
 
@@ -76,6 +80,20 @@ def choice(enumeration: type[E]) -> Kind[E]:
 def either(words: list[str]) -> str:
     """``a, b or c``."""
     return " or ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+
+
+def each_of(items: Sequence[str], parse: Callable[[str], T]) -> tuple[T, ...]:
+    """What ``parse`` makes of each item; raises one :class:`Wrong` that has all that are wrong."""
+    values: list[T] = []
+    wrong: list[Wrong] = []
+    for item in items:
+        try:
+            values.append(parse(item))
+        except Wrong as fault:
+            wrong.append(fault)
+    if wrong:
+        raise Wrong(wrong[0].item, wrong[0].complaint, wrong[1:])
+    return tuple(values)
 
 
 def listed(text: str) -> list[str]:

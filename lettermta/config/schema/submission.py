@@ -24,6 +24,14 @@ class EightBitHeaders(enum.StrEnum):
     REFUSE = "refuse"
 
 
+class ReceivedHeader(enum.StrEnum):
+    """What the Received field that is added tells of the client (RFC 5321 section 4.4)."""
+
+    FULL = "full"
+    ANONYMOUS = "anonymous"
+    NONE = "none"
+
+
 class PolicyFailure(enum.StrEnum):
     """What becomes of a message over which a policy came to no verdict."""
 
@@ -38,6 +46,13 @@ class Submission(Section):
         kinds.USERNAMES,
         "The user names that log in; the password is always a project's token. They are compared exactly.",
         default="lettermint, lettr",
+    )
+    received_header: ReceivedHeader = key(
+        kinds.choice(ReceivedHeader),
+        "The Received field that is added: full tells the client's address and the name it gave, anonymous neither of the two, none adds "
+        "no field (loops are found by it, so none is for mail that goes to a server of your own). A route may have its own.",
+        default="full",
+        postfix="header_checks that take Received out",
     )
     message_id_domain: str | None = key(
         kinds.DOMAIN, "What stands behind the @ of a Message-ID that is added or minted.", default="", shown="mta.hostname"

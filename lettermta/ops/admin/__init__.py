@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from lettermta import outside
 from lettermta.accounts.errors import AccountError, AccountExists, InvalidAccount, NoSuchAccount, StorageBusy, StorageDenied
 from lettermta.accounts.store import AccountStore
 from lettermta.config import ConfigError, load
@@ -88,7 +89,9 @@ def _check_config(path: Path, as_json: bool) -> int:
     faults: list[str] = []
     warnings: list[str] = []
     try:
-        if shortage := descriptors.shortage(load(path).limits.connections, descriptors.allowed()):
+        config = load(path)
+        outside.check(config)
+        if shortage := descriptors.shortage(config.limits.connections, descriptors.allowed()):
             warnings = [f"{path}: {shortage}"]
     except ConfigError as fault:
         faults = str(fault).splitlines()

@@ -35,7 +35,7 @@ def add_commands(commands: Commands) -> None:
             "--received",
             type=ReceivedField,
             choices=list(ReceivedField),
-            help="the Received field: full unless said otherwise, or without the client's address and name, or none",
+            help="the Received field: full, without the client's address and name, none, or as [submission] received_header says (default)",
         )
         message_id = command.add_mutually_exclusive_group()
         message_id.add_argument(
@@ -109,7 +109,7 @@ def _create(args: argparse.Namespace, store: AccountStore) -> None:
         transport=transport,
         smarthost=_smarthost(args, transport, None),
         default=args.default,
-        received=args.received or ReceivedField.FULL,
+        received=args.received or ReceivedField.DEFAULT,
         mint_message_id=bool(args.mint_message_id),
         schedule=getattr(args, "schedule", None),
         lifetime=getattr(args, "lifetime", None),
