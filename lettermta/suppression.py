@@ -134,6 +134,8 @@ def value_of(text: str) -> str:
     text = text.strip()
     local, _, domain = text.rpartition("@")
     quoted = len(local) > 1 and local[0] == local[-1] == '"'
+    if local == "*":
+        raise ValueError(f"{text!r} is no address: all addresses of a domain are written as the domain alone, {domain}")
     if len(text) > LONGEST or not text.isprintable() or not (quoted or _SPECIAL.isdisjoint(local)):
         raise ValueError(f"{text[:LONGEST]!r} is no address, domain or extension: expected jane@example.com, example.com or .example")
     dot = "." if not local and domain.startswith(".") else ""
@@ -199,8 +201,13 @@ def _checked(domain: str) -> str:
     """A domain (or what is behind the dot of an extension) that somebody wrote; raises ValueError."""
     ascii_domain = _domain(domain.removesuffix("."))
     labels = ascii_domain.split(".")
-    if len(ascii_domain) > 253 or not all(0 < len(label) <= 63 and label.replace("-", "").isalnum() for label in labels):
+    if len(ascii_domain) > 253 or not all(0 < len(label) <= 63 and _is_label(label) for label in labels):
         raise ValueError(f"{domain!r} is no domain")
     if not ascii_domain.isascii():
         raise ValueError(f"{domain!r} has no form in ASCII")
     return ascii_domain
+
+
+def _is_label(label: str) -> bool:
+    """Whether it is made of letters, digits, hyphens, and underscores, which RFC 5321 section 4.1.2 doesn't have and the field has."""
+    return label.replace("-", "").replace("_", "").isalnum()

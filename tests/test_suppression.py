@@ -40,6 +40,7 @@ from lettermta.suppression import (
         ("münchen.de", "xn--mnchen-3ya.de"),
         (".XYZ", ".xyz"),
         (".co.uk", ".co.uk"),
+        ("Jane@A_b.example", "jane@a_b.example"),
     ],
 )
 def test_what_somebody_wrote_has_one_form(text: str, value: str) -> None:
@@ -70,6 +71,11 @@ def test_what_somebody_wrote_has_one_form(text: str, value: str) -> None:
 def test_what_is_nothing_of_the_kind_is_named(text: str) -> None:
     with pytest.raises(ValueError, match="is no address, domain or extension"):
         value_of(text)
+
+
+def test_a_star_for_all_addresses_is_told_how_they_are_written() -> None:
+    with pytest.raises(ValueError, match=r"the domain alone, example\.com"):
+        value_of("*@example.com")
 
 
 def test_an_address_is_kept_from_by_itself_its_domain_and_each_extension() -> None:

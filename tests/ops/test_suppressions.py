@@ -189,6 +189,34 @@ def test_what_is_exported_can_be_imported(tool: Admin, form: tuple[str, ...]) ->
         assert next(csv.reader(exported.splitlines())) == ["value", "reason", "applies_to", "scope", "project", "route", "created"]
 
 
+@pytest.mark.usefixtures("accounts")
+def test_what_was_for_one_route_goes_back_to_that_route(tool: Admin) -> None:
+    for options in (("--route", "news", "a@x.test"), ("b@x.test",), ("--route", "news", "c@x.test")):
+        tool("add", "--project", "demo", *options)
+    exported = tool("export", "--project", "demo").out
+    for address in ("a@x.test", "c@x.test"):
+        tool("remove", "--project", "demo", "--route", "news", address)
+    assert tool("import", "--project", "demo", stdin=exported.encode()).err == "3 read: 2 added, 1 were there already\n"
+    rows = tool("list", "--project", "demo", "--json").rows
+    assert {(row["value"], row["route"]) for row in rows} == {("a@x.test", "news"), ("b@x.test", None), ("c@x.test", "news")}
+    ran = tool("import", "--project", "other", stdin=exported.encode())
+    assert ran.code == os.EX_DATAERR
+    assert "standard input:2: project other has no route news" in ran.err, "it isn't made wider than it was"
+    assert values(tool, "--project", "other") == ["b@x.test"]
+
+
+@pytest.mark.parametrize(
+    ("separator", "heading"), [(";", "Name{}E-Mail{}Reason"), ("\t", "name{}email address{}reason"), (",", "x{}Email{}reason")]
+)
+@pytest.mark.usefixtures("accounts")
+def test_tables_come_with_semicolons_and_tabs_too(tool: Admin, separator: str, heading: str) -> None:
+    lines = [heading.replace("{}", separator), separator.join(('"Doe, Jane; Ms"', "Jane@x.test", "unsubscribe"))]
+    ran = tool("import", "--project", "demo", stdin=("\ufeff" + "\r\n".join(lines) + "\r\n").encode())
+    assert (ran.code, ran.err) == (0, "1 read: 1 added, 0 were there already\n")
+    [row] = tool("list", "--json").rows
+    assert (row["value"], row["reason"]) == ("jane@x.test", "unsubscribe")
+
+
 def test_a_large_import_goes_in_in_steps_and_can_be_silent(site: AccountStore, tool: Admin, run: Run) -> None:
     many = "".join(f"{'x' * (number % 60)}{number}@example{number % 7}.com\n" for number in range(3000))
     ran = tool("import", "--global", "--reason", "hard_bounce", "--no-events", stdin=many.encode())

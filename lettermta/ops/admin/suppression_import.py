@@ -1,8 +1,9 @@
 """A file of suppressions, line by line into the spool.
 
-Each line is an address (or a domain, or an extension) alone; or CSV, by the names in a heading (``value`` or ``email`` or ``address``,
-``reason``, ``applies_to``) or else in that order; or a JSON object with these names. Empty lines and those that begin with # are passed
-over. A line that makes no sense is named and left out, and the rest goes on.
+Each line is an address (or a domain, or an extension) alone; or a table's row with commas, semicolons or tabs in it, by the names in a
+heading (``value`` or ``email`` or ``address``, ``reason``, ``applies_to``, ``route``) or else the first three in that order; or a JSON
+object with these names. Empty lines and those that begin with # are passed over. A line that makes no sense is named and left out, and the
+rest goes on.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ import csv
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import IO, TypeVar
 
+from lettermta.accounts.errors import AccountError
 from lettermta.ops.command_line import say
 from lettermta.ops.queue_source import Source
 from lettermta.ops.suppressing import scope_row
@@ -26,19 +29,22 @@ MOST_OCTETS = 40_000
 TELL_EVERY = 1.0
 """Seconds between two words on a terminal on how far it has come."""
 
-_VALUE_NAMES = ("value", "email", "address", "recipient")
+_VALUE_NAMES = ("value", "email", "address", "recipient", "email_address", "e-mail")
+_SEPARATORS = ",;\t"
 
 E = TypeVar("E", SuppressionReason, AppliesTo)
 Entry = list[str | None]
 """A value, a reason, and what it applies to."""
+ScopeOf = Callable[[str], Scope]
+"""The scope of a line that names a route, or names none (an empty text). Raises AccountError where there is no such route."""
 
 
 class Importer:
-    """Puts a file into one scope. ``reason`` and ``applies_to`` hold for lines that say nothing of their own."""
+    """Puts a file into the scopes that it names. ``reason`` and ``applies_to`` hold for lines that say nothing of their own."""
 
-    def __init__(self, spool: Source, scope: Scope, reason: SuppressionReason, applies_to: AppliesTo | None, *, told: bool) -> None:
+    def __init__(self, spool: Source, scope_of: ScopeOf, reason: SuppressionReason, applies_to: AppliesTo | None, *, told: bool) -> None:
         self._spool = spool
-        self._scope = scope_row(scope)
+        self._scope_of = lru_cache(scope_of)
         self._reason = reason
         self._applies_to = applies_to
         self._told = told
@@ -50,20 +56,21 @@ class Importer:
         """All lines of a file of that name."""
         entries: list[Entry] = []
         octets = 0
-        for entry in self._entries(lines, name):
+        last = None
+        for scope, entry in self._entries(lines, name):
+            if len(entries) >= MOST_ENTRIES or octets >= MOST_OCTETS or scope != last:
+                self._put(last, entries)
+                entries, octets, last = [], 0, scope
             entries.append(entry)
             octets += len(json.dumps(entry)) + 2
-            if len(entries) >= MOST_ENTRIES or octets >= MOST_OCTETS:
-                self._put(entries)
-                entries, octets = [], 0
-        self._put(entries)
+        self._put(last, entries)
         if self._shown:
             say("")
 
-    def _put(self, entries: Sequence[Entry]) -> None:
-        if not entries:
+    def _put(self, scope: Scope | None, entries: Sequence[Entry]) -> None:
+        if scope is None:
             return
-        [answer] = self._spool.ask("suppress", scope=self._scope, entries=entries, told=self._told)
+        [answer] = self._spool.ask("suppress", scope=scope_row(scope), entries=entries, told=self._told)
         self.read += len(entries)
         self.added += answer["added"]
         if sys.stderr.isatty() and time.monotonic() >= self._tell_at:
@@ -71,7 +78,7 @@ class Importer:
             self._shown = True
             print(f"\r{self.read:,} read, {self.added:,} added", end="", file=sys.stderr, flush=True)
 
-    def _entries(self, lines: IO[str], name: str) -> Iterator[Entry]:
+    def _entries(self, lines: IO[str], name: str) -> Iterator[tuple[Scope, Entry]]:
         columns: Sequence[str] | None = None
         for number, line in enumerate(lines, 1):
             line = line.strip().removeprefix("\ufeff")
@@ -84,17 +91,17 @@ class Importer:
                     if heading:
                         continue
                 yield self._entry(dict(zip(columns, cells, strict=False)) if isinstance(cells, list) else cells)
-            except (ValueError, csv.Error) as fault:
+            except (ValueError, csv.Error, AccountError) as fault:
                 self.faults += 1
                 say(f"{name}:{number}: {fault}")
 
-    def _entry(self, told: Mapping[str, object]) -> Entry:
+    def _entry(self, told: Mapping[str, object]) -> tuple[Scope, Entry]:
         text = next((told[one] for one in _VALUE_NAMES if told.get(one)), None)
         if not isinstance(text, str):
             raise ValueError("there is no address")
         reason = _one_of(SuppressionReason, told.get("reason")) or self._reason
         applies_to = _one_of(AppliesTo, told.get("applies_to")) or self._applies_to
-        return [value_of(text), reason.value, applies_to and applies_to.value]
+        return self._scope_of(str(told.get("route") or "").strip()), [value_of(text), reason.value, applies_to and applies_to.value]
 
 
 def _cells(line: str) -> list[str] | Mapping[str, object]:
@@ -103,8 +110,11 @@ def _cells(line: str) -> list[str] | Mapping[str, object]:
         if not isinstance(told, dict):
             raise ValueError("expected a JSON object")
         return told
-    # A quoted local part may have a comma in it, and is no cell of a table for that.
-    return next(csv.reader([line], skipinitialspace=True)) if "," in line and not _is_value(line) else [line]
+    separator = max(_SEPARATORS, key=line.count)
+    # A quoted local part may have a comma in it, and is no row of a table for that.
+    if separator not in line or _is_value(line):
+        return [line]
+    return next(csv.reader([line], delimiter=separator, skipinitialspace=True))
 
 
 def _is_value(line: str) -> bool:

@@ -127,7 +127,12 @@ def _import(args: argparse.Namespace, store: AccountStore) -> None:
     scope = _scope(args, store)
     spool = _spool(args, make=True)
     name = "standard input" if args.import_file == STANDARD_INPUT else args.import_file
-    importer = Importer(spool, scope, args.reason, args.applies_to, told=not args.no_events)
+
+    def scope_of(route: str) -> Scope:
+        # Of a project alone what was exported goes back to the routes that it was for.
+        return scope if not route or scope.name != "project" else _scope_of_route(store, args.project, route)
+
+    importer = Importer(spool, scope_of, args.reason, args.applies_to, told=not args.no_events)
     importer.take(args.input, name)
     shown = {"read": importer.read, "added": importer.added, "known": importer.read - importer.added, "faults": importer.faults}
     print_one(args, shown, "{read} read: {added} added, {known} were there already".format(**shown))
@@ -159,10 +164,14 @@ def _scope(args: argparse.Namespace, store: AccountStore) -> Scope:
         return Scope()
     if not args.project:
         raise Misused("for whose mail? --project SLUG, with --route SLUG for one of its routes, or --global")
+    if args.route:
+        return _scope_of_route(store, args.project, args.route)
     project = store.project(args.project)
-    if not args.route:
-        return Scope(project.id, project.slug)
-    route = store.route(args.project, args.route)
+    return Scope(project.id, project.slug)
+
+
+def _scope_of_route(store: AccountStore, project_slug: str, slug: str) -> Scope:
+    project, route = store.project(project_slug), store.route(project_slug, slug)
     return Scope(project.id, project.slug, route.id, route.slug)
 
 
