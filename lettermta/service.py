@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
+from attrs import evolve
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
@@ -35,6 +36,7 @@ from lettermta.events.dispatcher import Dispatcher
 from lettermta.ops import control, descriptors, http, notify, unsubscribe
 from lettermta.ops.log import LineObserver, wanted
 from lettermta.ops.operations import Operations
+from lettermta.ops.reloading import RELOADED, from_the_next_start
 from lettermta.outside import PluggedIn, certificate_pairs, plugged_in
 from lettermta.smtp.listening import Bound, CannotListen, open_sockets
 from lettermta.smtp.server import ESMTPFactory
@@ -63,7 +65,6 @@ from lettermta.wiring import (
     webhook_settings,
 )
 
-_RELOADED = "certificates, limits, shaping and throttle rules reloaded, and the settings of webhooks"
 DRAIN_SECONDS = 10.0
 """How long sessions with a message in hand may take to finish when the daemon stops."""
 
@@ -266,13 +267,11 @@ class Lettermta(Service):
     def _reload(self) -> None:
         """The service manager is told when it begins and when it is over, and what came of it."""
         notify.notify(notify.reloading())
-        fault = self._read_anew()
-        told = _RELOADED if fault is None else f"reload refused: {fault}"
-        notify.notify(f"{notify.READY}\n{notify.status(told)}")
+        notify.notify(f"{notify.READY}\n{notify.status(self._read_anew())}")
 
-    def _read_anew(self) -> str | None:
-        """Read certificates and rules of delivery anew; with any fault in any of them, which is returned, all the old ones stay (HARD-CASES
-        row 29).
+    def _read_anew(self) -> str:
+        """Read certificates and rules of delivery anew; with any fault in any of them all the old ones stay (HARD-CASES row 29). Returns
+        what came of it.
         """
         try:
             config = load(self._config.path)
@@ -284,15 +283,19 @@ class Lettermta(Service):
         except (ConfigError, TLSFault) as error:
             metrics.RELOADS["refused"].inc()
             self.log.error("reload refused, the old configuration stays in force: {reason}", reason=str(error))
-            return str(error)
+            return f"reload refused: {error}"
         self._relimit(config)
         self._routing.reshape(ShapingRules(config.shaping))
         self._throttles.follow(config.throttles)
         self._scheduler.reshape()
-        self._webhooks.renew(webhook_settings(config))
+        # Where the state is changes with a restart alone.
+        self._webhooks.renew(webhook_settings(evolve(config, mta=self._config.mta)))
         metrics.RELOADS["succeeded"].inc()
-        self.log.info("{told}", told=_RELOADED)
-        return None
+        self.log.info("{told}", told=RELOADED)
+        left = ", ".join(from_the_next_start(self._config, config))
+        if left:
+            self.log.warn("changed in the file, and in force from the next start only: {left}", left=left)
+        return f"{RELOADED}; from the next start only: {left}" if left else RELOADED
 
     def _relimit(self, config: Config) -> None:
         """What [limits] says: for connections to come; for messages and room on the disk at once."""

@@ -186,11 +186,11 @@ def test_limits_follow_a_reload(site: Site) -> None:
     daemon.running.send_signal(signal.SIGHUP)
     daemon.running.line("limits.* reloaded")
     after = daemon.client()
-    for client, size, second in ((before, "1000000", 250), (after, "2000000", 452)):
+    for client in (before, after):
         client.ehlo()
-        assert client.esmtp_features["size"] == size
+        assert client.esmtp_features["size"] == "2000000"
         assert client.mail("app@sender.test")[0] == 250
-        assert [client.rcpt(f"{name}@two.test")[0] for name in "ab"] == [250, second], "who is logged in keeps the limits of then"
+        assert [client.rcpt(f"{name}@two.test")[0] for name in "ab"] == [250, 452]
     before.quit()
     assert after.docmd("NONSENSE")[0] == 500
     with pytest.raises((smtplib.SMTPServerDisconnected, ConnectionError)):
@@ -235,4 +235,17 @@ def test_restarts_keep_what_is_queued_and_accounts(site: Site) -> None:
         daemon.start()
     assert [row["id"] for row in daemon.queue()] == [identifier]
     assert daemon.send(mail(), "you@two.test")
+    daemon.stop()
+
+
+def test_a_reload_names_the_changed_keys_that_hold_from_the_next_start_only(site: Site) -> None:
+    daemon = site.daemon("rekeyed", {"limits": {"recipients": "5"}})
+    daemon.start()
+    daemon.config.write_text(
+        daemon.config.read_text().replace("recipients = 5", "recipients = 6").replace("schedule = 1s", "schedule = 2s")
+    )
+    daemon.running.send_signal(signal.SIGHUP)
+    daemon.running.line(r"in force from the next start only: \[delivery\] schedule$")
+    assert daemon.notice().startswith("RELOADING=1")
+    assert daemon.notice().endswith("; from the next start only: [delivery] schedule")
     daemon.stop()
