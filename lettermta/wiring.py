@@ -54,8 +54,10 @@ from lettermta.events.webhooks.own_events import disabled_event
 from lettermta.events.webhooks.process import WebhookSink
 from lettermta.interfaces import IEventHook, IResolver, IReturns, ISpool, ISubmissionPolicy
 from lettermta.message import QueueEntry
-from lettermta.smtp.admission import Admission, Caps, LoginGuard, Pace
-from lettermta.smtp.server import Edge, Opening
+from lettermta.smtp.admission import Admission, Caps, LoginGuard
+from lettermta.smtp.connection import Opening
+from lettermta.smtp.patience import Pace
+from lettermta.smtp.server import Edge
 from lettermta.smtp.session import SessionRules
 from lettermta.smtp.transaction import ContentRules
 from lettermta.submission.hygiene import HeaderRules

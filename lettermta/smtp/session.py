@@ -21,11 +21,12 @@ from zope.interface import Interface
 from lettermta import metrics
 from lettermta.interfaces import ISMTPServer
 from lettermta.message import Peer, Refused, Reply
-from lettermta.smtp.admission import LoginGuard, Turn
+from lettermta.smtp.admission import LoginGuard
 from lettermta.smtp.authentication import Authentication
 from lettermta.smtp.channel_binding import Binding
 from lettermta.smtp.chunks import ChunkReader, Swallow
 from lettermta.smtp.commands import Commands, Ending, Step
+from lettermta.smtp.patience import Turn
 from lettermta.smtp.sasl import MAX_RESPONSE
 from lettermta.smtp.transaction import ContentRules, Reader, Transaction
 

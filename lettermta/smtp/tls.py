@@ -24,8 +24,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.protocols.tls import TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from lettermta import metrics
 from lettermta.smtp.grammar import address_literal
 
 _PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
@@ -204,3 +206,24 @@ def _write_private(path: Path, data: bytes) -> None:
     finally:
         os.close(descriptor)
     temporary.replace(path)
+
+
+_CAUSES = (
+    ("clear_on_tls_port", ("http request", "wrong version number", "packet length too long", "record layer failure", "unknown protocol")),
+    ("version", ("unsupported protocol", "version too low", "no protocols available", "inappropriate fallback")),
+    ("cipher", ("no shared cipher", "no suitable", "no cipher")),
+    (
+        "certificate",
+        ("alert unknown ca", "alert bad certificate", "alert certificate", "certificate unknown", "unknown ca", "bad certificate"),
+    ),
+)
+"""OpenSSL's reasons, as they begin to differ by version, for each cause that the counters know."""
+
+
+def failure_cause(reason: Failure) -> str:
+    """Why a handshake came to nothing, as the counters call it; ``reason`` is that of the connection's end."""
+    error = reason.value
+    if not isinstance(error, SSL.Error):
+        return "closed"
+    said = " ".join(str(entry[-1]) for entry in (error.args[0] if error.args else ())).lower()
+    return next((cause for cause, words in _CAUSES if any(word in said for word in words)), metrics.OTHER)

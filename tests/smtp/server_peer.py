@@ -20,8 +20,9 @@ from zope.interface import implementer
 
 from lettermta.interfaces import ISMTPServer, ISubmitter
 from lettermta.message import Envelope, Peer, Refused, Reply
-from lettermta.smtp.admission import LoginGuard, Turn
+from lettermta.smtp.admission import LoginGuard
 from lettermta.smtp.channel_binding import no_binding
+from lettermta.smtp.patience import Turn
 from lettermta.smtp.sasl import MECHANISMS, Mechanism
 from lettermta.smtp.session import IWire, ServerSession, SessionRules
 from lettermta.testing.spool import MemoryContent

@@ -10,8 +10,10 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.task import Clock
 
 from lettermta.config import Network
-from lettermta.smtp.admission import Admission, Caps, LoginGuard, Pace
-from lettermta.smtp.server import Edge, ESMTPFactory, Opening
+from lettermta.smtp.admission import Admission, Caps, LoginGuard
+from lettermta.smtp.connection import Opening
+from lettermta.smtp.patience import Pace
+from lettermta.smtp.server import Edge, ESMTPFactory
 from lettermta.smtp.tls import ServerTLS, self_signed
 from tests.smtp.memory_transport import MemoryTransport
 from tests.smtp.server_peer import PLAIN, RULES, Office

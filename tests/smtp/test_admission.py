@@ -21,12 +21,10 @@ from lettermta.smtp.admission import (
     Cause,
     Denied,
     LoginGuard,
-    Pace,
-    Patience,
-    Turn,
     Visit,
     network_of,
 )
+from lettermta.smtp.patience import Pace, Patience, Turn
 
 LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 

@@ -12,7 +12,7 @@ from twisted.internet.address import IPv4Address
 from twisted.logger import LogEvent, capturedLogs, formatEvent
 
 from lettermta.smtp.admission import IDLE_BEFORE_YIELDING, Caps
-from lettermta.smtp.server import PARTING_SECONDS, Opening
+from lettermta.smtp.connection import PARTING_SECONDS, Opening
 from lettermta.smtp.tls import ServerTLS
 from tests.smtp.memory_transport import MemoryTransport, TLSClient
 from tests.smtp.server_peer import USER

@@ -13,7 +13,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
-from lettermta.smtp.server import COMMAND_SECONDS, PARTING_SECONDS, ESMTPFactory, Opening
+from lettermta.smtp.connection import PARTING_SECONDS, Opening
+from lettermta.smtp.server import COMMAND_SECONDS, ESMTPFactory
 from lettermta.smtp.tls import ServerTLS, self_signed
 from tests.smtp.memory_transport import MemoryTransport, TLSClient
 from tests.smtp.server_peer import PLAIN, TOKEN, USER, Office

@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent, formatEvent
 
 from lettermta.smtp.admission import LoginGuard
-from lettermta.smtp.server import Opening
+from lettermta.smtp.connection import Opening
 from lettermta.smtp.tls import ServerTLS
 from tests.smtp.memory_transport import TLSClient
 from tests.smtp.scram_client import ScramClient
