@@ -265,6 +265,8 @@ class ESMTPProtocol(Protocol):
             if self._detection is not None:
                 self._detection.cancel()
                 self._detection = None
+            if self._deadline is not None:
+                self._deadline.cancel()
             self._parting = self._clock.callLater(PARTING_SECONDS, self.transport.abortConnection)
             self.transport.loseConnection()
 

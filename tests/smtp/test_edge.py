@@ -634,3 +634,16 @@ def test_sessions_are_counted_by_their_end() -> None:
         "lettermta_sessions_ended_total cause=quit": 1,
         "lettermta_sessions_ended_total cause=lost": 1,
     }
+
+
+def test_a_session_that_is_over_does_not_time_out_as_well(logged: Sequence[LogEvent]) -> None:
+    """The client's time runs out while the connection is parting: it was told already why that is."""
+    place = Place(Opening.CLEAR, None, caps=Caps(100, 100, 100))
+    transport = place.greeted()
+    place.clock.advance(299)
+    with grown() as growth:
+        transport.receive(b"GET / HTTP/1.1\r\n")
+        place.clock.advance(PARTING_SECONDS)
+    assert transport.aborted
+    assert growth == {"lettermta_sessions_ended_total cause=errors": 1}
+    assert len(said(logged)) == 1
