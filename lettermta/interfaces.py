@@ -214,6 +214,11 @@ class ISpool(Interface):
     def load(entry: QueueEntry) -> Deferred[IStoredContent]:
         """The content of an entry's message; fails with LookupError when it isn't there, or isn't what was stored."""
 
+    def content_of(identifier: str) -> Deferred[IStoredContent | None]:
+        """The content of the message of that id, whatever else of its record makes sense; None when it is not in the queue. Fails with
+        LookupError when it isn't what was stored.
+        """
+
     def lanes() -> Deferred[Sequence[tuple[Lane, float]]]:
         """Every lane with waiting recipients, and when its first one is due."""
 

@@ -9,7 +9,10 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import lru_cache
 
+import idna
 from attrs import Factory, define, frozen
 from uuid_utils import uuid7
 
@@ -454,10 +457,25 @@ class HoldRule:
 
     def holds(self, message: Message, domain: str) -> bool:
         """Whether the message's recipients in ``domain`` are to be held."""
-        known = {"project": message.project, "tag": message.tag, "route": message.route, "domain": domain}
-        return all(known[name] == wanted for name, wanted in self.conditions.items())
+        return self.meets(message.project, message.tag, message.route, domain)
+
+    def meets(self, project: str, tag: str | None, route: str, domain: str) -> bool:
+        """Whether what is of these meets every condition."""
+        known = {"project": project, "tag": tag, "route": route}
+        return all(domain in spellings(wanted) if name == "domain" else known[name] == wanted for name, wanted in self.conditions.items())
 
 
 def domain_of(address: str) -> str:
     """The domain of an address in lower case: what it is routed by. An address literal is kept with its brackets."""
     return address.rpartition("@")[2].lower()
+
+
+@lru_cache(maxsize=512)
+def spellings(domain: str) -> frozenset[str]:
+    """Every way to write a domain that :func:`domain_of` may give: in lower case, in A-labels and in U-labels (RFC 5890 section 2.3)."""
+    forms = {domain.lower()}
+    with suppress(idna.IDNAError, UnicodeError):
+        forms.add(idna.encode(domain, uts46=True).decode("ascii").lower())
+    with suppress(idna.IDNAError, UnicodeError):
+        forms.add(idna.decode(domain, uts46=True))
+    return frozenset(forms)

@@ -156,7 +156,18 @@ class Destination:
 
     def shown(self) -> Mapping[str, object]:
         """How it stands, for operators; times are seconds from now."""
-        return {"channels": self._channels, "opening": self._opening, "lanes_waiting": len(self._lanes), "probe_in": self._reach.probe_in}
+        return {
+            "channels": self._channels,
+            "opening": self._opening,
+            "lanes_waiting": len(self._lanes),
+            "probe_in": self._reach.probe_in,
+            "refusal": self.refusal,
+        }
+
+    @property
+    def refusal(self) -> str | None:
+        """What was said when it could not be reached, as long as it can't."""
+        return None if self._refusal is None else str(self._refusal.reply)
 
     @property
     def waiting(self) -> list[LaneQueue]:

@@ -22,8 +22,8 @@ class Hand:
 
     def __init__(self) -> None:
         self.numbers: set[int] = set()
-        self.asking: dict[LaneQueue, set[int]] = {}
-        """The lanes that the spool is being asked for, with what was settled since."""
+        self.asking: dict[object, set[int]] = {}
+        """For whom the spool is being asked (lanes, and operators), with what was settled since."""
 
 
 class LaneQueue:

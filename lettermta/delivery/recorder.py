@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
-from attrs import frozen
+from attrs import evolve, frozen
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
@@ -41,6 +41,9 @@ class IHand(Protocol):
 
     def recorded(self, lane: LaneQueue, entry: QueueEntry, outcomes: Sequence[Outcome]) -> None:
         """What became of an entry is durable."""
+
+    def doomed(self, entry: QueueEntry, verdicts: Sequence[Verdict]) -> object:
+        """Recipients that were put off are to be bounced all the same."""
 
 
 @frozen
@@ -232,6 +235,26 @@ class Recorder:
         count_recorded(record.entry, record.outcomes, self._now())
         self._hand.recorded(record.lane, record.entry, record.outcomes)
         self.backlog.remove()
+        if self._doomed:
+            self._end_doomed(record)
+
+    def _end_doomed(self, record: _Record) -> None:
+        """The operator's word came when an attempt was over, and what it came to was not on record yet."""
+        verdicts: list[Verdict] = []
+        for outcome in record.outcomes:
+            one = outcome.recipient
+            reply = self._doomed.pop(one.number, None)
+            if reply is not None and outcome.state in WAITING:
+                now = evolve(
+                    one,
+                    attempts=one.attempts + 1,
+                    handed_over=outcome.handed_over,
+                    first_deferred=outcome.first_deferred,
+                    warned=outcome.warned,
+                )
+                verdicts.append(Verdict(now, reply, remote=False))
+        if verdicts:
+            self._hand.doomed(evolve(record.entry, recipients=[verdict.recipient for verdict in verdicts]), verdicts)
 
     def _not_written(self, failure: Failure, record: _Record) -> None:
         """The other side has the message, and only we know: keep it in hand, so that nobody sends it again, until it is on record."""

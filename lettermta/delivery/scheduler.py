@@ -235,6 +235,11 @@ class Scheduler:
         known = self._flows.known(flow) or self._flows.known(way.flow)
         return {**({} if destination is None else destination.shown()), **({} if known is None else known.shown())}
 
+    def refusal(self, lane: Lane) -> str | None:
+        """Why what is due in a lane is not tried: what was said when its destination could not be reached; None where that is not so."""
+        destination = self._destinations.get(self._way(lane).key)
+        return None if destination is None else destination.refusal
+
     # -- what an operator changed
 
     def reread(self, lanes: Iterable[Lane]) -> None:
@@ -268,30 +273,40 @@ class Scheduler:
                 self._destinations[lane.way].withdraw(lane)
             self._hand -= lane.forget()
 
-    def bounce(self, entries: Sequence[QueueEntry], reply: Reply) -> Deferred[int]:
-        """End these entries' recipients by ``reply``, as if we had found no way to deliver them; one that is under way, unless its attempt
-        ends it. Fires with how many, once that is durable.
+    async def bounce(self, asked: Deferred[tuple[Sequence[QueueEntry], int | None]], reply: Reply) -> tuple[int, int | None, bool]:
+        """End the recipients that the spool is being ``asked`` for (:meth:`ISpool.entries`) by ``reply``, as if we had found no way to
+        deliver them; one that is under way, unless its attempt ends it.
+
+        Returns, once that is durable, how many, where the spool's answer goes on, and whether that has to be asked for again: attempts
+        at some ended while it was read, so it does not tell how they stand.
         """
+        settled = self._in_hand.asking[asked] = set()
+        try:
+            entries, following = await asked
+        finally:
+            del self._in_hand.asking[asked]
         lanes = {entry.lane for entry in entries}
         self._let_go(lanes)
-        count = 0
+        count, again = 0, False
         recorded: list[Deferred[None]] = []
         for entry in entries:
-            count += len(entry.recipients)
-            self._recorder.doom([one.number for one in entry.recipients if one.number in self._in_hand.numbers], reply)
-            entry.recipients = [one for one in entry.recipients if one.number not in self._in_hand.numbers]
+            known = [one for one in entry.recipients if one.number not in settled]
+            again |= len(known) < len(entry.recipients)
+            count += len(known)
+            self._recorder.doom([one.number for one in known if one.number in self._in_hand.numbers], reply)
+            entry.recipients = [one for one in known if one.number not in self._in_hand.numbers]
             if entry.recipients:
-                lane = self._lane(entry.lane)
-                lane.take_in_hand(entry)
-                self._hand += 1
-                verdicts = [Verdict(one, reply, remote=False) for one in entry.recipients]
-                recorded.append(self._recorder.settle(lane, entry, verdicts, "the operator"))
+                recorded.append(self.doomed(entry, [Verdict(one, reply, remote=False) for one in entry.recipients]))
+        await gatherResults(recorded, consumeErrors=True)
+        self.reread(lanes)
+        return count, following, again
 
-        def done(_: object) -> int:
-            self.reread(lanes)
-            return count
-
-        return gatherResults(recorded, consumeErrors=True).addCallback(done)
+    def doomed(self, entry: QueueEntry, verdicts: Sequence[Verdict]) -> Deferred[None]:
+        """See IHand: end them without an attempt."""
+        lane = self._lane(entry.lane)
+        lane.take_in_hand(entry)
+        self._hand += 1
+        return self._recorder.settle(lane, entry, verdicts, "the operator")
 
     # -- what waits in the spool
 

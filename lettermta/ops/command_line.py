@@ -25,6 +25,17 @@ def config_path(given: str | None) -> Path:
     return Path(given or os.environ.get("LETTERMTA_CONFIG") or DEFAULT_CONFIG)
 
 
+def open_streams() -> None:
+    """Have all three standard streams, whoever started us without: what is opened next must not come to stand in for one of them."""
+    for name, descriptor, mode in (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w")):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != descriptor:
+                os.dup2(opened, descriptor)
+                os.close(opened)
+            setattr(sys, name, os.fdopen(descriptor, mode))
+
+
 def say(words: str) -> None:
     """Words to the operator, beside what the tool gives out."""
     print(words, file=sys.stderr)

@@ -26,8 +26,9 @@ from zope.interface import implementer
 from lettermta.event import Event
 from lettermta.interfaces import ISpool, ISpoolListener
 from lettermta.message import QueueEntry
-from lettermta.ops.operations import Operations, rule_row
+from lettermta.ops.operations import NoSuch, Operations, rule_row
 from lettermta.ops.suppressing import asked_for, reason_of, scope_of, suppression_row
+from lettermta.spool.event_queries import event_row
 
 SOCKET = "control.sock"
 PAGE = 500
@@ -123,15 +124,24 @@ class ControlProtocol(LineOnlyReceiver):
         try:
             request = orjson.loads(line)
             verb: Callable[[Mapping[str, Any]], Awaitable[None]] = _VERBS[request["verb"]].__get__(self)
+        except (ValueError, KeyError, TypeError) as fault:
+            self._end({"error": f"not a request that this daemon knows: {fault}"})
+            return
+        try:
             await verb(request)
             end = {"end": True}
-        except (orjson.JSONDecodeError, KeyError, TypeError) as fault:
+        except NoSuch as fault:
+            end = {"error": str(fault), "no_such": True}
+        except (KeyError, TypeError) as fault:
             end = {"error": f"not a request that this daemon knows: {fault}"}
         except ValueError as fault:
             end = {"error": str(fault)}
         except Exception as fault:
             self.log.failure("a request on the control socket failed")
             end = {"error": str(fault)}
+        self._end(end)
+
+    def _end(self, end: Mapping[str, Any]) -> None:
         if not self._gone:
             self._row(end)
             self.transport.unregisterProducer()
@@ -141,7 +151,7 @@ class ControlProtocol(LineOnlyReceiver):
         after = 0
         while not self._gone:
             rows = await self._spool.query(request["filters"], after, PAGE)
-            for row in rows:
+            for row in rows if self._operations is None else self._operations.told(rows):
                 self._row(row)
             if len(rows) < PAGE:
                 return
@@ -173,7 +183,8 @@ class ControlProtocol(LineOnlyReceiver):
     async def _show(self, request: Mapping[str, Any]) -> None:
         shown = await self._spool.message(request["id"])
         if shown is not None:
-            self._row(shown)
+            told = self._operations
+            self._row(shown if told is None else {**shown, "recipients": list(told.told(shown["recipients"]))})
 
     async def _count(self, request: Mapping[str, Any]) -> None:
         self._row({"count": await self._working.count(request)})
@@ -217,23 +228,23 @@ class ControlProtocol(LineOnlyReceiver):
 
     async def _content(self, request: Mapping[str, Any]) -> None:
         """The octets of a message in pieces, nothing where it is not in the queue, and ``damaged`` where they are not what was stored."""
-        [*found], _ = await self._spool.entries({"id": request["id"]}, 0, 1)
-        for entry in found:
-            try:
-                content = await self._spool.load(entry)
-            except LookupError as fault:
-                self._row({"damaged": str(fault)})
+        try:
+            content = await self._spool.content_of(request["id"])
+        except LookupError as fault:
+            self._row({"damaged": str(fault)})
+            return
+        if content is None:
+            return
+        whole = content.whole()
+        if whole is not None:
+            self._octets(whole)
+            return
+        async for piece in content.pieces():
+            self._octets(piece)
+            if self._gone:
                 return
-            whole = content.whole()
-            if whole is not None:
-                self._octets(whole)
-                return
-            async for piece in content.pieces():
-                self._octets(piece)
-                if self._gone:
-                    return
-                if self._drained is not None:
-                    await self._drained
+            if self._drained is not None:
+                await self._drained
 
     def _octets(self, octets: bytes) -> None:
         self._row({"octets": b64encode(octets).decode()})
@@ -245,7 +256,7 @@ class ControlProtocol(LineOnlyReceiver):
             more = self._newest.next()
             found = await self._spool.find_events(request["filters"], after, PAGE)
             for sequence, event in found:
-                self._row({"sequence": sequence, "document": event.document})
+                self._row(event_row(sequence, event))
                 after = sequence
             if self._drained is not None:
                 await self._drained

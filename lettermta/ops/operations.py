@@ -1,19 +1,19 @@
 """What an operator asks of the queue: changes in steps, so that the mail goes on between them, and standing rules.
 
 A request is a mapping as it comes over the control socket: ``operation``, ``filters`` and what the operation needs. What is asked wrongly
-raises ValueError or KeyError with words for the operator. After each step delivery looks again at the lanes that it touched.
+raises ValueError, KeyError or NoSuch with words for the operator. After each step delivery looks again at the lanes that it touched.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 
 from lettermta.accounts.directory import Directory
 from lettermta.interfaces import ISpool
-from lettermta.message import Change, Changed, HoldRule, Lane, Operation, QueueEntry, Reply
+from lettermta.message import Change, Changed, HoldRule, Lane, Operation, QueueEntry, Reply, State
 from lettermta.spool.figures import LANE, merged
 
 STEP = 500
@@ -22,6 +22,10 @@ DESTINATION = "destination"
 """What is counted by where delivery is asked which lanes share one."""
 BOUNCE = "bounce"
 """The operation that needs delivery, which judges and tells."""
+
+
+class NoSuch(Exception):
+    """There is nothing of the name that was asked for; the text says what."""
 
 
 class Delivery(Protocol):
@@ -33,11 +37,14 @@ class Delivery(Protocol):
     def hurry(self, lanes: Iterable[Lane]) -> None:
         """The same, and without waiting for destinations that were out of reach."""
 
-    def bounce(self, entries: Sequence[QueueEntry], reply: Reply) -> Deferred[int]:
-        """End the recipients of these entries by the reply."""
+    async def bounce(self, asked: Deferred[tuple[Sequence[QueueEntry], int | None]], reply: Reply) -> tuple[int, int | None, bool]:
+        """End the recipients that the spool is asked for by the reply: how many, where it goes on, whether to ask for the same again."""
 
     def look(self, lane: Lane, key: str, flow: str) -> Mapping[str, object]:
         """How a destination stands."""
+
+    def refusal(self, lane: Lane) -> str | None:
+        """Why what is due in a lane is not tried, where its destination can't be reached."""
 
     def destination_of(self, lane: Lane) -> str:
         """The name of the destination that a lane's mail goes to, as far as that is known."""
@@ -72,6 +79,19 @@ class Operations:
         lanes = [(row, Lane(row["route_id"], row["domain"])) for row in rows]
         return merged([{**row, by: self._delivery.destination_of(lane)} for row, lane in lanes], by)
 
+    def told(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+        """Rows of recipients, with ``not_tried`` in those that wait behind a destination which can't be reached: what that one said."""
+        now = self._now()
+        refusals: dict[tuple[str, str], str | None] = {}
+        for row in rows:
+            if row["attempts"] or row["state"] != State.QUEUED or row["due"] > now:
+                yield row
+                continue
+            key = row["route_id"], row["domain"]
+            if key not in refusals:
+                refusals[key] = self._delivery.refusal(Lane(*key))
+            yield row if refusals[key] is None else {**row, "not_tried": refusals[key]}
+
     async def steps(self, request: Mapping[str, Any]) -> AsyncIterator[int]:
         """Do what is asked, and tell after each step how many recipients it changed."""
         if request["operation"] == BOUNCE:
@@ -91,9 +111,10 @@ class Operations:
         reply = Reply(550, "5.7.1", f"{request.get('reason') or 'Returned to the sender'} (by the operator)")
         after: int | None = 0
         while after is not None:
-            entries, after = await self._spool.entries(request["filters"], after, STEP)
-            if entries:
-                yield await self._delivery.bounce(entries, reply)
+            asked = self._spool.entries(request["filters"], after, STEP)
+            count, following, again = await self._delivery.bounce(asked, reply)
+            yield count
+            after = after if again else following
 
     def destination(self, request: Mapping[str, Any]) -> Mapping[str, object]:
         """How the destination of a lane stands; ``key`` and ``flow`` say what it is called where its hosts have been looked up."""
@@ -106,7 +127,7 @@ class Operations:
         project = self._directory.project_by_slug(request["filters"]["project"])
         route = None if project is None else self._directory.route(project.id, request["to"])
         if project is None or route is None:
-            raise ValueError(f"there is no project {request['filters']['project']} with a route {request['to']}")
+            raise NoSuch(f"there is no project {request['filters']['project']} with a route {request['to']}")
         return Change(change.operation, change.moment, project_id=project.id, route_id=route.id, route=route.slug)
 
     def add_rule(self, request: Mapping[str, Any]) -> Deferred[HoldRule]:

@@ -1,8 +1,8 @@
 """``lettermta-queue``: what is in the spool, with the daemon running (through its control socket) or down (from the spool's files).
 
 Rows go to standard output as they come, so a list of a million needs no more memory than one of ten. ``--json`` prints one object a
-line. Exit codes follow sysexits: 64 the command line, 66 no spool, 68 no such message, 69 a spool or daemon that does not answer, 77 no
-permission, 78 the configuration; 65: verify found faults, 1: the operator said no.
+line. Exit codes follow sysexits: 64 the command line, 66 no spool, 68 no such message, rule or route, 69 a spool or daemon that does not
+answer, 77 no permission, 78 the configuration; 65: verify found faults, 1: the operator said no.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from lettermta.config import ConfigError, load
 from lettermta.event import timestamp
 from lettermta.message import FINAL, WAITING
 from lettermta.ops import queue_changes, queue_top, queue_views
-from lettermta.ops.command_line import Parser, config_path, reader_left, say
+from lettermta.ops.command_line import Parser, config_path, open_streams, reader_left, say
+from lettermta.ops.operations import NoSuch
 from lettermta.ops.privileges import become_owner
 from lettermta.ops.queue_asking import UsageFault, add_filters, add_message, chosen, filters_of, print_json
 from lettermta.ops.queue_source import DaemonFault, NeedsDaemon, Source, files, source
@@ -32,6 +33,7 @@ from lettermta.spool.schema import DatabaseFault, SpoolVersionError
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; a wrong command line raises SystemExit."""
+    open_streams()
     args = _parser().parse_args(argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -58,6 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageFault as fault:
         say(f"lettermta-queue: {fault}")
         return os.EX_USAGE
+    except NoSuch as fault:
+        say(str(fault))
+        return os.EX_NOHOST
     except NeedsDaemon as fault:
         say(f"no daemon runs, and {fault}")
         return os.EX_UNAVAILABLE
@@ -98,9 +103,14 @@ def _terminal_width() -> int | None:
         return None
 
 
+_OURS = frozenset({"number", "route_id", "domain", "not_tried"})
+"""What the spool and the daemon tell of a recipient for this program's own use."""
+
+
 def _object(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    shown = {key: value for key, value in row.items() if key != "number"}
-    shown["created"] = timestamp(row["created"])
+    shown = {key: value for key, value in row.items() if key not in _OURS}
+    # What can't be read of a damaged record is not made up.
+    shown["created"] = timestamp(row["created"]) if row["created"] else None
     shown["due"] = timestamp(row["due"]) if row["state"] in WAITING else None
     shown["last_reply"] = row["last_reply"] or None
     return shown
@@ -129,9 +139,7 @@ def _show_message(args: argparse.Namespace, source: Source, identifier: str) -> 
     for key in ("created", "expires"):
         if key in shown:
             shown[key] = timestamp(shown[key])
-    shown["recipients"] = [_object({**row, "created": 0.0}) for row in shown["recipients"]]
-    for row in shown["recipients"]:
-        del row["created"]
+    shown["recipients"] = [_recipient(row) for row in shown["recipients"]]
     shown["events"] = [{**told, "timestamp": timestamp(told["timestamp"])} for told in shown["events"]]
     if args.json:
         print_json(shown)
@@ -139,6 +147,13 @@ def _show_message(args: argparse.Namespace, source: Source, identifier: str) -> 
         for line in message_lines(shown):
             print(line)
     return os.EX_OK
+
+
+def _recipient(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Of one message: what is the message's is not said again, why it waits is."""
+    shown = dict(_object({**row, "created": None}))
+    del shown["created"]
+    return shown | ({"not_tried": row["not_tried"]} if "not_tried" in row else {})
 
 
 def _show_content(args: argparse.Namespace, source: Source) -> int:

@@ -16,7 +16,7 @@ from typing import Any
 from lettermta.event import timestamp
 from lettermta.ops import queue_routes
 from lettermta.ops.command_line import say
-from lettermta.ops.queue_asking import UsageFault, add_filters, filters_of, line, pair, print_json
+from lettermta.ops.queue_asking import UsageFault, add_filters, filters_of, line, pair, print_json, text
 from lettermta.ops.queue_source import Source
 from lettermta.ops.queue_text import visible
 from lettermta.spool.changes import RULE_CONDITIONS, new_conditions
@@ -50,6 +50,7 @@ def add_commands(add: Callable[[str, Any, str], argparse.ArgumentParser]) -> Non
     for name in DONE:
         command = add(name, _change, _WORDS[name])
         command.set_defaults(operation=name)
+        command.add_argument("message", type=text, nargs="?", metavar="ID", help="a message: the same as --id")
         add_filters(command, own_reason=name in ("hold", "bounce"))
         command.add_argument("--all", action="store_true", help="everything: needed where no filter is given")
         command.add_argument("--yes", action="store_true", help="don't ask")
@@ -68,6 +69,8 @@ def add_commands(add: Callable[[str, Any, str], argparse.ArgumentParser]) -> Non
 
 def _condition(given: str) -> tuple[str, str]:
     name, value = pair(given)
+    if not value:
+        raise argparse.ArgumentTypeError(f"{given!r}: something is expected behind the sign")
     if name not in RULE_CONDITIONS:
         raise argparse.ArgumentTypeError(f"{name!r}: one of {', '.join(RULE_CONDITIONS)} is expected")
     return name, value
@@ -75,6 +78,8 @@ def _condition(given: str) -> tuple[str, str]:
 
 def _change(args: argparse.Namespace, source: Source) -> int:
     filters = filters_of(args)
+    if args.message is not None and filters.setdefault("id", args.message) != args.message:
+        raise UsageFault("one message is meant by its ID, and another one by --id")
     if args.operation == "hold" and args.rules:
         return _list_rules(args, source)
     if args.operation == "hold" and args.where:
@@ -118,7 +123,7 @@ def _ask_and_do(args: argparse.Namespace, source: Source, request: Mapping[str, 
         return os.EX_OK
     if not sure and count > 1 and not _agreed(args, f"{args.operation} {_recipients(count)}"):
         return UNCHANGED
-    _tell(args, _do(source, request, count))
+    _tell(args, _do(source, request, count), of=count)
     return os.EX_OK
 
 
@@ -151,11 +156,15 @@ def _do(source: Source, request: Mapping[str, Any], expected: int) -> int:
     return done
 
 
-def _tell(args: argparse.Namespace, count: int, **more: Any) -> None:
+def _tell(args: argparse.Namespace, count: int, *, of: int = 0) -> None:
+    """Say how many recipients were changed, and when they are less than the ``of`` that were meant."""
     if args.json:
-        print_json({"operation": args.operation, "recipients": count, **more})
+        print_json({"operation": args.operation, "recipients": count})
+    elif count or of:
+        others = f"; {of - count} not, which are no longer like that, or whose records are damaged" if count < of else ""
+        say(f"{_recipients(count)} {DONE[args.operation]}{others}")
     else:
-        say(f"{_recipients(count)} {DONE[args.operation]}" if count else "nothing in the queue is like that")
+        say("nothing in the queue is like that")
 
 
 def _recipients(count: int) -> str:
@@ -166,7 +175,10 @@ def _recipients(count: int) -> str:
 
 
 def _list_rules(args: argparse.Namespace, source: Source) -> int:
-    for rule in source.ask("rules"):
+    rules = list(source.ask("rules"))
+    if not rules and not args.json:
+        say("there is no standing rule")
+    for rule in rules:
         if args.json:
             print_json({**rule, "created": timestamp(rule["created"])})
         else:
@@ -188,10 +200,7 @@ def _add_rule(args: argparse.Namespace, source: Source, filters: Mapping[str, An
         return UNCHANGED
     [rule] = source.ask("add_rule", conditions=conditions, reason=reason)
     request = {"operation": "hold", "filters": rule["where"], "reason": rule["reason"], "rule": rule["id"]}
-    done = _do(source, request, count)
-    if not args.json:
-        say(f"rule {rule['id']} holds {_where(rule)}")
-    _tell(args, done, rule=rule["id"])
+    _tell_rule(args, _do(source, request, count), rule["id"], f"rule {rule['id']} holds {_where(rule)}, all new mail too")
     return os.EX_OK
 
 
@@ -213,11 +222,24 @@ def _drop_rule(args: argparse.Namespace, source: Source, filters: Mapping[str, A
         raise UsageFault("--rule stands alone: it releases what the rule holds")
     request = {"operation": "release", "filters": {"rule": args.rule}}
     count = _count(source, request)
+    if not count and all(rule["id"] != args.rule for rule in source.ask("rules")):
+        return _no_rule(args)
     if not _agreed(args, f"end rule {args.rule} and release {_recipients(count)}"):
         return UNCHANGED
     [answer] = source.ask("drop_rule", id=args.rule)
     if not answer["dropped"] and not count:
-        say(f"there is no rule {args.rule}")
-        return os.EX_NOHOST
-    _tell(args, _do(source, request, count), rule=args.rule)
+        return _no_rule(args)
+    _tell_rule(args, _do(source, request, count), args.rule, f"rule {args.rule} is ended")
     return os.EX_OK
+
+
+def _no_rule(args: argparse.Namespace) -> int:
+    say(f"there is no rule {args.rule}")
+    return os.EX_NOHOST
+
+
+def _tell_rule(args: argparse.Namespace, count: int, rule: int, words: str) -> None:
+    if args.json:
+        print_json({"operation": args.operation, "recipients": count, "rule": rule})
+    else:
+        say(f"{words}; {_recipients(count)} {DONE[args.operation]}")

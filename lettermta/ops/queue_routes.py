@@ -8,12 +8,13 @@ import argparse
 import re
 from pathlib import Path
 
-from lettermta.accounts.errors import AccountError
+from lettermta.accounts.errors import AccountError, NoSuchAccount
 from lettermta.accounts.model import Route, Smarthost, TransportKind
 from lettermta.accounts.store import AccountStore
 from lettermta.config import HostPort
 from lettermta.config.faults import Wrong
 from lettermta.config.kinds import RELAY
+from lettermta.ops.operations import NoSuch
 from lettermta.ops.queue_asking import UsageFault, text
 
 
@@ -47,7 +48,7 @@ def check(args: argparse.Namespace) -> None:
 
 
 def find_or_make(state_dir: Path, project: str, args: argparse.Namespace) -> tuple[str, bool]:
-    """The slug of the project's route that leaves as the options want it, and whether it had to be made. Raises UsageFault."""
+    """The slug of the project's route that leaves as the options want it, and whether it had to be made. Raises UsageFault, NoSuch."""
     if args.to is not None:
         return args.to, False
     transport = TransportKind(args.transport)
@@ -60,6 +61,8 @@ def find_or_make(state_dir: Path, project: str, args: argparse.Namespace) -> tup
                 return min(fitting, key=lambda route: not route.default).slug, False
             slug = _slug(transport, smarthost, {route.slug for route in routes})
             return accounts.create_route(project, slug, transport=transport, smarthost=smarthost).slug, True
+    except NoSuchAccount as fault:
+        raise NoSuch(str(fault)) from None
     except AccountError as fault:
         raise UsageFault(str(fault)) from None
 

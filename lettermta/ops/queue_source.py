@@ -16,8 +16,9 @@ import orjson
 
 from lettermta.message import Change, Operation
 from lettermta.ops.control import PAGE, SOCKET
-from lettermta.ops.operations import DESTINATION, STEP, change_of, rule_row
+from lettermta.ops.operations import DESTINATION, STEP, NoSuch, change_of, rule_row
 from lettermta.ops.suppressing import asked_for, reason_of, scope_of, suppression_row
+from lettermta.spool.event_queries import event_row
 from lettermta.spool.offline import Offline
 
 Row = Mapping[str, Any]
@@ -59,7 +60,7 @@ class Daemon:
         return next(self.ask("show", id=identifier), None)
 
     def ask(self, verb: str, **request: Any) -> Iterator[Row]:
-        """See Source; raises DaemonFault."""
+        """See Source; raises DaemonFault, NoSuch."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as daemon:
             daemon.connect(str(self._path))
             daemon.sendall(orjson.dumps({"verb": verb, **request}) + b"\n")
@@ -69,7 +70,7 @@ class Daemon:
                     if row.get("end") is True:
                         return
                     if "error" in row:
-                        raise DaemonFault(row["error"])
+                        raise (NoSuch if row.get("no_such") else DaemonFault)(row["error"])
                     yield row
         raise DaemonFault("the daemon went away in the middle of its answer")
 
@@ -136,7 +137,7 @@ class Files:
             raise NeedsDaemon("new events are made by a daemon")
         while found := self._spool.find_events(filters, after, PAGE):
             for sequence, event in found:
-                yield {"sequence": sequence, "document": event.document}
+                yield event_row(sequence, event)
             after = found[-1][0]
 
     def _count(self, **request: Any) -> Iterator[Row]:

@@ -37,6 +37,13 @@ def span(seconds: float) -> str:
     return f"{seconds:.0f}s"
 
 
+def why(row: Mapping[str, Any]) -> str:
+    """What was said last to a recipient; of one that was not tried, as its destination can't be reached, what that one said."""
+    if "not_tried" in row:
+        return f"not tried yet: {row['not_tried']}"
+    return row["last_reply"] or ""
+
+
 class Listing:
     """Lines for the rows of a list. ``width`` is the terminal's, None where the output goes elsewhere."""
 
@@ -52,8 +59,8 @@ class Listing:
     def lines(self, row: Mapping[str, Any], now: float) -> Iterator[str]:
         """The lines of one row."""
         following = span(row["due"] - now) if row["state"] in WAITING else "-"
-        facts = _FACTS.format(row["id"], row["state"], span(now - row["created"]), following, row["attempts"])
-        recipient, sender, reply = visible(row["recipient"]), visible(row["sender"]) or "<>", visible(row["last_reply"])
+        facts = _FACTS.format(row["id"], row["state"], span(now - row["created"]) if row["created"] else "-", following, row["attempts"])
+        recipient, sender, reply = visible(row["recipient"]), visible(row["sender"]) or "<>", visible(why(row))
         if self._as_table:
             yield f"{facts}  {self._cells((recipient, sender, row['tag'] or '-', reply or '-'))}"
             return
@@ -105,10 +112,10 @@ def message_lines(shown: Mapping[str, Any]) -> Iterator[str]:
         attempts = f"{row['attempts']} attempt{'' if row['attempts'] == 1 else 's'}"
         following = f", next {row['due']}" if row["due"] else ""
         yield f"{'recipient':<10} {visible(row['recipient'])}  {row['state']}, {attempts}{following}"
-        if row["last_reply"]:
-            yield f"{'':<10}   {visible(row['last_reply'])}"
+        if said := why(row):
+            yield f"{'':<10}   {visible(said)}"
     for told in shown["events"]:
-        recipient = visible(told["document"]["data"].get("recipient", ""))
+        recipient = visible(told["document"].get("data", {}).get("recipient", ""))
         yield f"{'event':<10} {told['timestamp']}  {told['event']}  {recipient}".rstrip()
     if shown.get("headers"):
         yield "headers"

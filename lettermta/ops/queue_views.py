@@ -55,9 +55,17 @@ def _trace(args: argparse.Namespace, source: Source) -> int:
             for line in _attempt_lines(row):
                 print(line)
         if not count and args.message is not None:
-            say(f"no attempt of {identifier} is kept")
-            code = os.EX_NOHOST
+            code = _no_attempt(source, identifier)
     return code
+
+
+def _no_attempt(source: Source, identifier: str) -> int:
+    """Say whether that is so because there is no such message."""
+    if source.message(identifier) is None:
+        say(f"there is no message {identifier} in the spool, and no event of it is kept")
+        return os.EX_NOHOST
+    say(f"no attempt of {identifier} is kept: none was made yet, or they were forgotten")
+    return os.EX_OK
 
 
 def _attempt_lines(row: Mapping[str, Any]) -> Iterator[str]:
@@ -87,7 +95,12 @@ def _events(args: argparse.Namespace, source: Source) -> int:
         filters["event"] = args.event
     if args.since is not None:
         filters["since"] = time.time() - args.since
+    code = os.EX_OK
     for row in source.ask("events", filters=filters, follow=args.follow):
+        if "damaged" in row:
+            say(row["damaged"])
+            code = os.EX_DATAERR
+            continue
         document = row["document"]
         if args.json:
             print_json(document)
@@ -97,7 +110,7 @@ def _events(args: argparse.Namespace, source: Source) -> int:
             print(f"{document['timestamp']}  {document['event']:<22}  {about}".rstrip())
         if args.follow:
             sys.stdout.flush()
-    return os.EX_OK
+    return code
 
 
 def _verify(args: argparse.Namespace, directory: Path) -> int:

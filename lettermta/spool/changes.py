@@ -14,12 +14,15 @@ import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import orjson
 from attrs import define, field
 
 from lettermta import event
 from lettermta.event import Event
 from lettermta.message import FINAL, OPEN, WAITING, Change, HoldRule, Lane, Operation, State
+from lettermta.spool.damage import undecodable
 from lettermta.spool.filters import conditions
+from lettermta.spool.salvage import as_far_as_possible, leniently
 
 STATES: Mapping[Operation, frozenset[State]] = {
     Operation.HOLD: WAITING,
@@ -38,6 +41,7 @@ def _words(states: frozenset[State]) -> str:
 
 
 _FINAL = _words(FINAL)
+_NO_FACTS: Mapping[str, Any] = {"subject": None, "metadata": {}, "tag": None, "tags": [], "headers": []}
 _FROM = "FROM recipient r JOIN message m ON m.number = r.message"
 _GIVEN = "(SELECT value FROM json_each(?))"
 
@@ -81,11 +85,9 @@ def apply(connection: sqlite3.Connection, change: Change, numbers: Sequence[int]
 
     ``sequence`` is the first number for events; as many as there are recipients may be used.
     """
-    rows = connection.execute(
-        f"SELECT r.number, r.message, r.address, r.route_id, r.domain, r.state, m.id, m.facts, m.context {_FROM}"
-        f" WHERE r.number IN {_GIVEN} AND r.state IN ({_words(STATES[change.operation])}) ORDER BY r.number",
-        (json.dumps(numbers),),
-    ).fetchall()
+    rows = _rows(connection, change, numbers)
+    if change.operation is Operation.RELEASE:
+        rows = _released(connection, rows)
     applied = Applied(len(rows), {Lane(row[3], row[4]) for row in rows})
     if rows:
         chosen = json.dumps([row[0] for row in rows])
@@ -99,10 +101,47 @@ def apply(connection: sqlite3.Connection, change: Change, numbers: Sequence[int]
     return applied
 
 
+def _rows(connection: sqlite3.Connection, change: Change, numbers: Sequence[int]) -> Sequence[Row]:
+    """Those of the recipients that are in a state for the change; also those whose record makes no sense."""
+    statement = (
+        f"SELECT r.number, r.message, r.address, r.route_id, r.domain, r.state, m.id, m.facts, m.context {_FROM}"
+        f" WHERE r.number IN {_GIVEN} AND r.state IN ({_words(STATES[change.operation])}) ORDER BY r.number"
+    )
+    given = (json.dumps(numbers),)
+    try:
+        return connection.execute(statement, given).fetchall()
+    except sqlite3.OperationalError as error:
+        if not undecodable(error):
+            raise
+    with leniently(connection):
+        return connection.execute(statement, given).fetchall()
+
+
+def _released(connection: sqlite3.Connection, rows: Sequence[Row]) -> Sequence[Row]:
+    """Those that are released: what a rule held that is no more may be one for another rule, and is held by that from now on."""
+    rules = hold_rules(connection)
+    standing = {rule.id for rule in rules}
+    left = connection.execute(
+        f"SELECT r.number, r.rule, m.project, m.tag, m.route, r.domain {_FROM} WHERE r.number IN {_GIVEN} AND r.rule IS NOT NULL",
+        (json.dumps([row[0] for row in rows]),),
+    ).fetchall()
+    kept: dict[int, HoldRule] = {}
+    for number, held_by, *facts in left:
+        if held_by not in standing and (other := next((rule for rule in rules if rule.meets(*facts)), None)) is not None:
+            kept[number] = other
+    connection.executemany(
+        "UPDATE recipient SET rule = ?, reply = ? WHERE number = ?", [(rule.id, rule.reason, number) for number, rule in kept.items()]
+    )
+    return [row for row in rows if row[0] not in kept]
+
+
 def _events(change: Change, rows: Sequence[Row]) -> list[Event]:
     told: list[Event] = []
     moment = change.moment
     for _, _, address, _, _, state, identifier, facts, context in rows:
+        if not (_is_object(facts) and _is_object(context)):
+            # What is told has to be JSON, whatever the record has become: the id is sound.
+            facts, context = json.dumps({"message_id": identifier, **_NO_FACTS}).encode(), b"{}"
         if change.operation is Operation.RELEASE:
             data = {"released_at": event.timestamp(moment)}
             told.append(event.message_event(event.RELEASED, moment, identifier, facts, context, recipient=address, **data))
@@ -115,6 +154,13 @@ def _events(change: Change, rows: Sequence[Row]) -> list[Event]:
     return told
 
 
+def _is_object(octets: bytes) -> bool:
+    try:
+        return isinstance(orjson.loads(octets), dict)
+    except ValueError:
+        return False
+
+
 def _hold(connection: sqlite3.Connection, change: Change, chosen: str, rows: Sequence[Row], applied: Applied) -> None:
     connection.execute(
         f"UPDATE recipient SET state = 'held', reply = ?, rule = ? WHERE number IN {_GIVEN}", (change.reason, change.rule, chosen)
@@ -125,7 +171,10 @@ def _release(connection: sqlite3.Connection, change: Change, chosen: str, rows: 
     """What was to be sent later still is."""
     connection.execute(
         "UPDATE recipient SET state = CASE WHEN attempts = 0 AND due > ?1 THEN 'scheduled' ELSE 'queued' END,"
-        " due = CASE WHEN attempts = 0 AND due > ?1 THEN due ELSE ?1 END, rule = NULL"
+        " due = CASE WHEN attempts = 0 AND due > ?1 THEN due ELSE ?1 END, rule = NULL,"
+        # Why it was held is over; what was said before is not.
+        " reply = COALESCE((SELECT a.reply FROM attempt a, message m WHERE m.number = recipient.message AND a.message_id = m.id"
+        " AND a.recipient = recipient.number ORDER BY a.attempt DESC LIMIT 1), '')"
         " WHERE number IN (SELECT value FROM json_each(?2))",
         (change.moment, chosen),
     )
@@ -143,7 +192,7 @@ def _reroute(connection: sqlite3.Connection, change: Change, chosen: str, rows: 
     connection.execute(f"UPDATE recipient SET route_id = ? WHERE number IN {_GIVEN}", (change.route_id, chosen))
     applied.lanes.update([Lane(change.route_id, row[4]) for row in rows])
     for message, context in {row[1]: row[8] for row in rows}.items():
-        new_context = json.dumps({**json.loads(context), "route_id": change.route_id, "route": change.route}, separators=(",", ":"))
+        new_context = json.dumps({**as_far_as_possible(context), "route_id": change.route_id, "route": change.route}, separators=(",", ":"))
         connection.execute(
             "UPDATE message SET route_id = ?1, route = ?2, context = ?3 WHERE number = ?4 AND NOT EXISTS"
             f" (SELECT 1 FROM recipient WHERE message = ?4 AND route_id <> ?1 AND state NOT IN ({_FINAL}))",

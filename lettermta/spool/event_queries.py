@@ -10,10 +10,12 @@ from typing import Any
 
 from lettermta import event
 from lettermta.event import Event
-from lettermta.message import State
+from lettermta.message import State, spellings
 
-_DATA = "json_extract(CAST(e.payload AS TEXT), '$.data"
-_CONTEXT = "json_extract(CAST(e.payload AS TEXT), '$.context"
+# What is no JSON would end the whole question.
+_JSON = "CASE WHEN json_valid(e.payload) THEN CAST(e.payload AS TEXT) END"
+_DATA = f"json_extract({_JSON}, '$.data"
+_CONTEXT = f"json_extract({_JSON}, '$.context"
 
 _CONDITIONS: Mapping[str, str] = {
     "id": "e.message_id = ?1",
@@ -25,14 +27,14 @@ _CONDITIONS: Mapping[str, str] = {
     "project": f"{_CONTEXT}.project') = ?1",
     "route": f"{_CONTEXT}.route') = ?1",
     "tag": f"{_DATA}.tag') = ?1",
-    "recipient": f"{_DATA}.recipient') = ?1 COLLATE NOCASE",
-    "domain": f"substr({_DATA}.recipient'), -length(?1) - 1) = '@' || ?1 COLLATE NOCASE",
-    "reason": f"instr(lower(COALESCE({_DATA}.response.content'), {_DATA}.reason'), '')), lower(?1)) > 0",
+    "recipient": f"casefold({_DATA}.recipient')) = casefold(?1)",
+    "domain": f"casefold(substr({_DATA}.recipient'), -length(?1) - 1)) = '@' || casefold(?1)",
+    "reason": f"instr(casefold(COALESCE({_DATA}.response.content'), {_DATA}.reason'), '')), casefold(?1)) > 0",
     # Who sent it stands in the first event of a message, and with the message as long as that is in the queue.
-    "sender": "(EXISTS (SELECT 1 FROM message m WHERE m.id = e.message_id AND m.sender = ?1 COLLATE NOCASE)"
+    "sender": "(EXISTS (SELECT 1 FROM message m WHERE m.id = e.message_id AND casefold(m.sender) = casefold(?1))"
     f" OR EXISTS (SELECT 1 FROM event c WHERE c.message_id = e.message_id AND c.name = '{event.CREATED}'"
-    " AND json_extract(CAST(c.payload AS TEXT), '$.data.from.email') = ?1 COLLATE NOCASE))",
-    "metadata": "EXISTS (SELECT 1 FROM json_each(CAST(e.payload AS TEXT), '$.data.metadata') j WHERE j.key = ?1 AND j.value = ?2)",
+    " AND json_valid(c.payload) AND casefold(json_extract(CAST(c.payload AS TEXT), '$.data.from.email')) = casefold(?1)))",
+    "metadata": f"EXISTS (SELECT 1 FROM json_each({_JSON}, '$.data.metadata') j WHERE j.key = ?1 AND j.value = ?2)",
 }
 """By filter, a condition on the event ``e`` and the filter's own parameters."""
 
@@ -61,6 +63,11 @@ def find_events(connection: sqlite3.Connection, filters: Mapping[str, Any], afte
             names = _TOLD.get(value, ())
             parts.append(f"e.name IN ({','.join('?' * len(names))})")
             values += names
+        elif name == "domain":
+            where_each: list[str] = []
+            for form in sorted(spellings(value)):
+                _add(where_each, values, _CONDITIONS[name], (form,))
+            parts.append(f"({' OR '.join(where_each)})")
         else:
             _add(parts, values, _CONDITIONS[name], (value,))
     where = "".join(f" AND {part}" for part in parts)
@@ -69,6 +76,14 @@ def find_events(connection: sqlite3.Connection, filters: Mapping[str, Any], afte
         f" WHERE e.sequence > ?{where} ORDER BY e.sequence LIMIT ?"
     )
     return [(row[0], Event(*row[1:])) for row in connection.execute(statement, [*values, limit])]
+
+
+def event_row(sequence: int, event: Event) -> Mapping[str, Any]:
+    """An event as the tools have it: its ``document``, or in its place ``damaged``, the words for one that can't be read."""
+    try:
+        return {"sequence": sequence, "document": event.document}
+    except ValueError:
+        return {"sequence": sequence, "damaged": f"event {sequence}, a {event.name} of message {event.message_id}, is no JSON"}
 
 
 def _add(parts: list[str], values: list[Any], condition: str, given: Sequence[Any]) -> None:

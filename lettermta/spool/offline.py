@@ -57,7 +57,7 @@ class Offline:
 
     def message(self, identifier: str) -> Mapping[str, Any] | None:
         """See ISpool.message."""
-        return queries.message(self._reading, identifier)
+        return salvage.message(self._reading, identifier)
 
     def content(self, identifier: str) -> Iterator[bytes]:
         """The content of a message in pieces, nothing where there is no such message. Raises LookupError when it is not what was stored."""

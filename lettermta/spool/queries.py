@@ -8,9 +8,8 @@ daemon is down. Client's octets are bound as parameters, never part of a stateme
 
 from __future__ import annotations
 
-import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -41,7 +40,7 @@ _NEXT_PRIORITY = f"SELECT MAX(priority) {_LANE} AND priority < ?"
 
 _LIST = """
 SELECT r.number, m.id, r.state, m.sender, r.address AS recipient, m.project, m.route, m.tag, m.metadata, m.size, m.created, r.due,
-       r.attempts, r.reply AS last_reply
+       r.attempts, r.reply AS last_reply, r.route_id, r.domain
 FROM recipient r JOIN message m ON m.number = r.message
 WHERE r.number > ?{conditions}
 ORDER BY r.number LIMIT ?
@@ -97,7 +96,7 @@ def entries_of(rows: Iterable[tuple[Lane, Sequence[Any]]]) -> list[QueueEntry]:
 
 
 def entries(connection: sqlite3.Connection, filters: Mapping[str, Any], after: int, limit: int) -> tuple[Sequence[QueueEntry], int | None]:
-    """See ISpool.entries. Raises KeyError for a filter that does not exist."""
+    """See ISpool.entries; raises what a record that makes no sense comes to, and KeyError for a filter that does not exist."""
     where, values = conditions(filters)
     statement = (
         f"SELECT {DUE_COLUMNS}, r.route_id, r.domain FROM recipient r JOIN message m ON m.number = r.message"
@@ -122,18 +121,24 @@ def next_due(connection: sqlite3.Connection, lane: Lane, after: float) -> float 
     return min((due for due in firsts if due is not None), default=None)
 
 
-def recipients(connection: sqlite3.Connection, filters: Mapping[str, Any], after: int, limit: int) -> Sequence[Mapping[str, Any]]:
+Parse = Callable[[str | bytes], Any]
+"""Makes of JSON what it says."""
+
+
+def recipients(
+    connection: sqlite3.Connection, filters: Mapping[str, Any], after: int, limit: int, parse: Parse = orjson.loads
+) -> Sequence[Mapping[str, Any]]:
     """See ISpool.query. Raises KeyError for a filter that does not exist."""
     where, values = conditions(filters)
     cursor = connection.execute(_LIST.format(conditions=where), [after, *values, limit])
     names = [column[0] for column in cursor.description]
     rows = [dict(zip(names, row, strict=True)) for row in cursor]
     for row in rows:
-        row["metadata"] = orjson.loads(row["metadata"])
+        row["metadata"] = parse(row["metadata"])
     return rows
 
 
-def message(connection: sqlite3.Connection, identifier: str) -> Mapping[str, Any] | None:
+def message(connection: sqlite3.Connection, identifier: str, parse: Parse = orjson.loads) -> Mapping[str, Any] | None:
     """See ISpool.message: the message's own columns, its header block, its recipients and its events."""
     cursor = connection.execute(
         "SELECT m.number, m.id, m.project, m.route, m.sender, m.tag, m.metadata, m.size, m.created, m.expires, m.options, c.head"
@@ -142,7 +147,7 @@ def message(connection: sqlite3.Connection, identifier: str) -> Mapping[str, Any
     )
     row = cursor.fetchone()
     told = [
-        {"event": name, "timestamp": created, "document": json.loads(payload)}
+        {"event": name, "timestamp": created, "document": parse(payload)}
         for name, created, payload in connection.execute(
             "SELECT name, created, payload FROM event WHERE message_id = ? ORDER BY sequence", (identifier,)
         )
@@ -151,13 +156,21 @@ def message(connection: sqlite3.Connection, identifier: str) -> Mapping[str, Any
         return {"id": identifier, "recipients": [], "events": told} if told else None
     shown = dict(zip([column[0] for column in cursor.description], row, strict=True))
     number = shown.pop("number")
-    shown["metadata"] = json.loads(shown["metadata"])
-    shown["options"] = json.loads(shown["options"] or "{}")
+    shown["metadata"] = parse(shown["metadata"])
+    shown["options"] = parse(shown["options"] or "{}")
     shown["headers"] = (shown.pop("head") or b"").decode("utf-8", "replace").split("\r\n")[:-1]
     shown["recipients"] = [
-        {"recipient": address, "state": state, "due": due, "attempts": attempts, "last_reply": reply}
-        for address, state, due, attempts, reply in connection.execute(
-            "SELECT address, state, due, attempts, reply FROM recipient WHERE message = ? ORDER BY number", (number,)
+        {
+            "recipient": address,
+            "state": state,
+            "due": due,
+            "attempts": attempts,
+            "last_reply": reply,
+            "route_id": route_id,
+            "domain": domain,
+        }
+        for address, state, due, attempts, reply, route_id, domain in connection.execute(
+            "SELECT address, state, due, attempts, reply, route_id, domain FROM recipient WHERE message = ? ORDER BY number", (number,)
         )
     ]
     shown["events"] = told

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any
+
+import orjson
 
 from lettermta.event import Event
 from lettermta.message import WAITING, Lane, QueueEntry, State
 from lettermta.spool import queries
 from lettermta.spool.damage import DamagedRecipient, is_damage, undecodable
+from lettermta.spool.filters import conditions
 
 _NOT_READ: Mapping[str, Any] = {
     "id": "", "sender": "", "project": "", "route": "", "tag": None, "metadata": {}, "size": 0, "created": 0.0,
@@ -67,29 +71,59 @@ def recipients(connection: sqlite3.Connection, filters: Mapping[str, Any], after
     except Exception as error:
         if isinstance(error, KeyError) or not (is_damage(error) or undecodable(error)):
             raise
-    connection.text_factory = _lenient
-    try:
+    with leniently(connection):
         return list(islice(_listed(connection, filters, after), limit))
-    finally:
-        connection.text_factory = str
+
+
+def message(connection: sqlite3.Connection, identifier: str) -> Mapping[str, Any] | None:
+    """See ISpool.message: what can be read of it."""
+    try:
+        return queries.message(connection, identifier)
+    except Exception as error:
+        if not undecodable(error):
+            raise
+    with leniently(connection):
+        return queries.message(connection, identifier, as_far_as_possible)
+
+
+def entries(connection: sqlite3.Connection, filters: Mapping[str, Any], after: int, limit: int) -> tuple[Sequence[QueueEntry], int | None]:
+    """See ISpool.entries: a recipient whose record makes no sense is left out."""
+    try:
+        return queries.entries(connection, filters, after, limit)
+    except Exception as error:
+        if isinstance(error, KeyError) or not undecodable(error):
+            raise
+    where, values = conditions(filters)
+    numbers = connection.execute(
+        f"SELECT r.number FROM recipient r JOIN message m ON m.number = r.message WHERE r.number > ?{where} ORDER BY r.number LIMIT ?",  # noqa: S608
+        [after, *values, limit],
+    ).fetchall()
+    found: list[QueueEntry] = []
+    for (number,) in numbers:
+        try:
+            found += queries.entries(connection, {**filters, "up_to": number}, number - 1, 1)[0]
+        except Exception as error:
+            if not undecodable(error):
+                raise
+    return found, numbers[-1][0] if len(numbers) >= limit else None
 
 
 def _listed(connection: sqlite3.Connection, filters: Mapping[str, Any], after: int) -> Iterator[Mapping[str, Any]]:
     state = filters.get("state")
-    columns = "number, state, address, due, attempts, reply"
+    columns = "number, state, address, due, attempts, reply, route_id, domain"
     rows = connection.execute(
         f"SELECT {columns} FROM recipient WHERE number > ? AND (? IS NULL OR state = ?) ORDER BY number",  # noqa: S608
         (after, state, state),
     )
-    for number, found, address, when, attempts, reply in rows:
+    for number, found, address, when, attempts, reply, route_id, domain in rows:
         try:
-            yield from queries.recipients(connection, {**filters, "up_to": number}, number - 1, 1)
+            yield from queries.recipients(connection, {**filters, "up_to": number}, number - 1, 1, as_far_as_possible)
         except Exception as error:
             if not (is_damage(error) or undecodable(error)):
                 raise
             if not filters.keys() - {"state"}:
                 told = {"number": number, "state": found, "recipient": address, "due": when, "attempts": attempts, "last_reply": reply}
-                yield {**_NOT_READ, **told}
+                yield {**_NOT_READ, **told, "route_id": route_id, "domain": domain}
 
 
 def lanes(connection: sqlite3.Connection) -> tuple[Sequence[tuple[Lane, float]], str]:
@@ -155,8 +189,7 @@ def _numbers(connection: sqlite3.Connection, lane: Lane, now: float, limit: int)
 
 def _readable(connection: sqlite3.Connection) -> Iterator[tuple[int, str, str, float, int]]:
     """Every waiting recipient that can be read: from the first up to the damage, then from the last down to it."""
-    connection.text_factory = _lenient
-    try:
+    with leniently(connection):
         seen = 0
         for order in ("ASC", "DESC"):
             try:
@@ -170,12 +203,25 @@ def _readable(connection: sqlite3.Connection) -> Iterator[tuple[int, str, str, f
                     raise
             else:
                 return
+
+
+@contextmanager
+def leniently(connection: sqlite3.Connection) -> Iterator[None]:
+    """Read text that is no UTF-8 as far as it is some."""
+    connection.text_factory = lambda octets: octets.decode("utf-8", "replace")
+    try:
+        yield
     finally:
         connection.text_factory = str
 
 
-def _lenient(octets: bytes) -> str:
-    return octets.decode("utf-8", "replace")
+def as_far_as_possible(text: str | bytes) -> Any:
+    """The JSON object, or an empty one where it is none."""
+    try:
+        told = orjson.loads(text)
+    except ValueError:
+        return {}
+    return told if isinstance(told, dict) else {}
 
 
 def _reason(error: Exception) -> str:

@@ -183,7 +183,12 @@ def connect(path: Path, *, writable: bool) -> sqlite3.Connection:
         limit_log(connection)
     else:
         connection.execute("PRAGMA query_only = ON")
+    connection.create_function("casefold", 1, _casefold, deterministic=True)
     return connection
+
+
+def _casefold(text: object) -> str | None:
+    return None if text is None else str(text).casefold()
 
 
 def migrate(connection: sqlite3.Connection, steps: tuple[str, ...] = STEPS) -> None:

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail, gatherResults, succeed
+from twisted.internet.defer import Deferred, fail, gatherResults
 from twisted.internet.interfaces import IReactorThreads
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
@@ -24,7 +24,7 @@ from zope.interface import implementer
 
 from lettermta import metrics
 from lettermta.event import Event
-from lettermta.interfaces import IContent, ISpool, ISpoolListener, IStoredContent, NotStored
+from lettermta.interfaces import IContent, ISpool, ISpoolListener, NotStored
 from lettermta.message import (
     FINAL,
     Attempt,
@@ -36,12 +36,12 @@ from lettermta.message import (
 )
 from lettermta.spool import changes, queries, salvage
 from lettermta.spool.attempts import rows_of
-from lettermta.spool.checksum import check_body
 from lettermta.spool.condition import Condition, Room
-from lettermta.spool.content import BodyFiles, FileContent, MemoryContent, SpoolContent, make_directory
+from lettermta.spool.content import BodyFiles, SpoolContent, make_directory
 from lettermta.spool.daily import Daily
-from lettermta.spool.damage import Damaged, DamagedRecipient, is_damage, undecodable
+from lettermta.spool.damage import DamagedRecipient
 from lettermta.spool.fresh import FreshContent
+from lettermta.spool.loading import Loading
 from lettermta.spool.new_mail import NewMail
 from lettermta.spool.opening import open_database
 from lettermta.spool.outbox import Outbox
@@ -80,7 +80,7 @@ class SpoolInUse(Exception):
 
 
 @implementer(ISpool)
-class Spool(Tools, Outbox):
+class Spool(Tools, Outbox, Loading):
     """The spool of one process, in ``directory``, which takes no new mail while less than ``free_space`` octets are free there."""
 
     log = Logger()
@@ -116,6 +116,7 @@ class Spool(Tools, Outbox):
         self._tools_reader = Reader(path, reactor.callFromThread)
         Tools.__init__(self, self._tools_reader.ask, self._writer.put, self._remove_body, self._new, self._fresh)
         Outbox.__init__(self, self._reader.ask, self._writer.put, self._note_damage)
+        Loading.__init__(self, self._reader.ask, self._in_thread, self._files, self._fresh)
         self.suppressions = Suppressions(self._reader.ask, self._tools_reader.ask, self._writer.put, self._new.reserve_events)
         self._newest = 0
         """The number of the last message that the listeners were told of."""
@@ -173,14 +174,14 @@ class Spool(Tools, Outbox):
         """See ISpool."""
         self._listeners.append(listener)
 
-    def _threaded(self, function: Any, *arguments: Any) -> Deferred[Any]:
+    def _in_thread(self, function: Any, *arguments: Any) -> Deferred[Any]:
         return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), function, *arguments)
 
     # -- new messages
 
     def content(self) -> IContent:
         """See ISpool."""
-        return SpoolContent(self._files, self._threaded)
+        return SpoolContent(self._files, self._in_thread)
 
     def room(self, size: int) -> bool:
         """See ISpool."""
@@ -295,31 +296,6 @@ class Spool(Tools, Outbox):
 
     # -- attempts
 
-    def load(self, entry: QueueEntry) -> Deferred[IStoredContent]:
-        """See ISpool."""
-        fresh = self._fresh.get(entry.number)
-        if fresh is not None:
-            return succeed(fresh)
-        return self._reader.ask(self._stored_content, entry).addCallback(_checked)
-
-    def _stored_content(self, connection: sqlite3.Connection, entry: QueueEntry) -> IStoredContent:
-        """In the reader's thread; raises Damaged. A body file is not looked at here, as that takes long."""
-        try:
-            row = queries.content(connection, entry.number)
-        except sqlite3.DatabaseError as error:
-            if not (is_damage(error) or undecodable(error)):
-                raise
-            raise Damaged(f"the content of message {entry.id} can't be read from the database: {error}") from error
-        if row is None:
-            raise Damaged(f"message {entry.id} has no content in the spool")
-        head, body, file, form, checksum = row
-        if body is not None:
-            check_body(head, body, form, checksum)
-            return MemoryContent(head, body)
-        if file is None:
-            raise Damaged(f"message {entry.id} has no body in the spool")
-        return FileContent(head, self._files.path(file), entry.size - len(head) - 2, self._threaded, form, checksum)
-
     def record(
         self,
         entry: QueueEntry,
@@ -401,7 +377,7 @@ class Spool(Tools, Outbox):
     def _remove_body(self, name: str | None) -> None:
         """The row is gone for good, so the file may go: whether that is durable does not matter, the next start looks for orphans."""
         if name is not None:
-            self._threaded(self._files.remove, name).addErrback(
+            self._in_thread(self._files.remove, name).addErrback(
                 lambda failure: self.log.failure("body file {name} was not removed", failure=failure, name=name)
             )
 
@@ -457,8 +433,3 @@ class Spool(Tools, Outbox):
             count += found
             if found < HASTEN_ROWS:
                 return count
-
-
-def _checked(content: IStoredContent) -> IStoredContent | Deferred[IStoredContent]:
-    """What is in a file is read once more than it is sent: whether it is sound must be known before its first octet leaves."""
-    return content.check().addCallback(lambda _: content) if isinstance(content, FileContent) else content

@@ -41,7 +41,7 @@ class Tools:
 
     def message(self, identifier: str) -> Deferred[Mapping[str, Any] | None]:
         """See ISpool."""
-        return self._look(queries.message, identifier)
+        return self._look(salvage.message, identifier)
 
     def count(self, change: Change, filters: Mapping[str, Any]) -> Deferred[int]:
         """See ISpool."""
@@ -74,7 +74,7 @@ class Tools:
 
     def entries(self, filters: Mapping[str, Any], after: int, limit: int) -> Deferred[tuple[Sequence[QueueEntry], int | None]]:
         """See ISpool."""
-        return self._look(queries.entries, filters, after, limit)
+        return self._look(salvage.entries, filters, after, limit)
 
     def hold_rules(self) -> Sequence[HoldRule]:
         """See ISpool."""

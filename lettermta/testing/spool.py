@@ -248,6 +248,11 @@ class MemorySpool:
             return fail(LookupError(entry.id))
         return succeed(MemoryStoredContent(stored.content))
 
+    def content_of(self, identifier: str) -> Deferred[IStoredContent | None]:
+        """The content of the message of that id."""
+        found = [stored.content for stored in self.stored.values() if stored.message.id == identifier]
+        return succeed(MemoryStoredContent(found[0]) if found else None)
+
     def lanes(self) -> Deferred[Sequence[tuple[Lane, float]]]:
         """Every lane with waiting recipients, and when its first one is due."""
         first: dict[Lane, float] = {}

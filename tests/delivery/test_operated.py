@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from twisted.internet.defer import Deferred
+
 from lettermta.delivery.scheduler import LOOK_AGAIN_SECONDS
 from lettermta.message import Change, Lane, Operation, Reply, State
+from lettermta.testing.spool import MemorySpool
 
 from .scripted import LATER, StagedSpool, World, accept, answer, unreachable
 
@@ -117,7 +120,8 @@ def test_what_is_rerouted_while_it_waits_goes_the_new_way():
 
 def bounce(world: World) -> list[int]:
     done: list[int] = []
-    world.spool.entries({}, 0, 500).addCallback(lambda found: world.scheduler.bounce(found[0], OVER)).addCallback(done.append)
+    asked = world.spool.entries({}, 0, 500)
+    Deferred.fromCoroutine(world.scheduler.bounce(asked, OVER)).addCallback(lambda told: done.append(told[0]))
     return done
 
 
@@ -146,6 +150,57 @@ def test_what_is_under_way_is_bounced_unless_it_is_delivered():
         assert world.told() == told
         assert not world.spool.stored
         world.assert_at_rest()
+
+
+def test_what_is_bounced_between_its_attempt_and_the_record_of_it_is_bounced_all_the_same():
+    world = World(StagedSpool()).start()
+    spool = world.spool
+    spool.settle()
+    world.place("example.com").holding = True
+    world.place("example.com").answer = answer(LATER)
+    world.submit("a@example.com")
+    spool.settle()
+    world.place("example.com").channels[0].finish()
+    assert len(spool.writes) == 1, "its outcome is not on record yet"
+    done = MemorySpool.entries(spool, {}, 0, 500)
+    Deferred.fromCoroutine(world.scheduler.bounce(done, OVER))
+    spool.settle()
+    assert world.told() == ["soft_bounced", "failed"]
+    assert not spool.stored
+    world.assert_at_rest()
+
+
+def test_what_was_delivered_while_the_spool_was_asked_what_to_bounce_is_not_told_to_have_failed():
+    world = World(StagedSpool()).start()
+    spool = world.spool
+    spool.settle()
+    world.place("example.com").holding = True
+    world.submit("a@example.com")
+    spool.settle()
+    asked: Deferred = Deferred()
+    told: list = []
+    found = []
+    MemorySpool.entries(spool, {}, 0, 500).addCallback(found.append)
+    Deferred.fromCoroutine(world.scheduler.bounce(asked, OVER)).addCallback(told.append)
+    world.place("example.com").channels[0].finish()
+    spool.settle()
+    asked.callback(found[0])
+    spool.settle()
+    assert world.told() == ["sent", "delivered"]
+    assert told == [(0, None, True)], "the spool is to be asked again"
+    world.assert_at_rest()
+
+
+def test_why_mail_for_a_destination_that_is_out_of_reach_is_not_tried_can_be_told():
+    world = World().start()
+    assert world.scheduler.refusal(LANE) is None
+    place = world.place("example.com")
+    place.fault = unreachable()
+    world.submit("a@example.com")
+    assert "451" in world.scheduler.refusal(LANE)
+    place.fault = None
+    world.clock.advance(60)
+    assert world.scheduler.refusal(LANE) is None
 
 
 def test_who_is_in_a_hurry_does_not_wait_for_the_end_of_a_pause():

@@ -14,6 +14,9 @@ from pathlib import Path
 import pytest
 
 from lettermta.event import timestamp
+from lettermta.message import Lane
+from lettermta.ops import queue
+from lettermta.ops.operations import Operations
 from lettermta.ops.queue_source import source
 from lettermta.ops.queue_text import TABLE_WIDTH, Listing, cut, span, visible
 
@@ -328,3 +331,17 @@ def test_a_real_terminals_width_is_used(config: Path) -> None:
     assert lines[0].split() == ["ID", "STATE", "AGE", "NEXT", "TRIES"]
     assert max(map(len, lines)) <= 80
     assert "    a@example.com  from shop@example.net  tag red" in lines
+
+
+def test_who_waits_behind_a_dead_destination_is_told_what_it_said() -> None:
+    class Delivery:
+        def refusal(self, lane: Lane) -> str | None:
+            return "451 4.4.1 refuses connections" if lane.domain == "dead.test" else None
+
+    operations = Operations(None, Delivery(), None, lambda: NOW)  # type: ignore[arg-type]
+    row = {**ROW, "state": "queued", "attempts": 0, "due": NOW - 1, "last_reply": "", "route_id": "r1", "domain": "dead.test"}
+    others = [{**row, "domain": "well.test"}, {**row, "attempts": 1}, {**row, "due": NOW + 60}, {**row, "state": "held"}]
+    told, *rest = operations.told([row, *others])
+    assert rest == others
+    assert "not tried yet: 451 4.4.1 refuses connections" in "\n".join(Listing(None).lines(told, NOW))
+    assert queue._object(told)["last_reply"] is None, "nothing was said to it"

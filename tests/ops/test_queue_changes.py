@@ -243,9 +243,9 @@ def test_what_is_rerouted_leaves_by_the_new_route(run: Run, routes: list[str], d
     assert run("reroute", "--project", "demo", "--to", "bulk").err == "1 recipient rerouted\n"
     assert [row["route"] for row in run("list", "--json").rows] == ["bulk", "outgoing"]
     assert run("reroute", "--project", "demo", "--to", "bulk").err == "nothing in the queue is like that\n"
-    assert run("reroute", "--project", "demo2", "--to", "bulk").code == os.EX_UNAVAILABLE
+    assert run("reroute", "--project", "demo2", "--to", "bulk").code == os.EX_NOHOST
     ran = run("reroute", "--project", "demo", "--to", "nowhere")
-    assert (ran.code, "no project demo with a route nowhere" in ran.err) == (os.EX_UNAVAILABLE, True)
+    assert (ran.code, "no project demo with a route nowhere" in ran.err) == (os.EX_NOHOST, True)
 
 
 @pytest.mark.usefixtures("routes")
@@ -291,7 +291,7 @@ def test_a_rule_holds_what_is_there_and_is_lifted_again(run: Run) -> None:
     [rule] = run("hold", "--rules", "--json").rows
     assert (rule["id"], rule["where"], rule["reason"]) == (1, {"project": "demo", "domain": "example.com"}, "under review")
     assert "project=demo domain=example.com  under review" in run("hold", "--rules").out
-    assert run("release", "--rule", "1", "--yes").err == "1 recipient released\n"
+    assert run("release", "--rule", "1", "--yes").err == "rule 1 is ended; 1 recipient released\n"
     assert states(run) == {"a": "queued", "b": "queued", "c": "queued", "e": "held"}
     assert run("hold", "--rules", "--json").rows == []
     assert run("release", "--rule", "1", "--yes").code == os.EX_NOHOST
