@@ -20,13 +20,15 @@ from typing import Any, ClassVar
 
 from twisted.internet.interfaces import IListeningPort, IReactorTime
 from twisted.logger import Logger
-from twisted.web import server
 
 from lettermta.config import HostPort
 from lettermta.delivery.unsubscribe.desk import NotNow, UnsubscribeDesk
 from lettermta.delivery.unsubscribe.token import NoLink, Unsubscription
 from lettermta.ops import web
-from lettermta.ops.web import Answer, Answering, Site
+from lettermta.ops.web import Answer, Answering, Bounded, Site
+
+MOST_CONNECTIONS = 200
+"""Of the web server in front, at once."""
 
 _HTML = b"text/html; charset=utf-8"
 _STYLE = """
@@ -129,12 +131,12 @@ def _later() -> Answer:
     return _page(503, "Please try again later", _LATER)
 
 
-def make_site(desk: Callable[[], UnsubscribeDesk | None], reactor: IReactorTime) -> server.Site:
+def make_site(desk: Callable[[], UnsubscribeDesk | None], reactor: IReactorTime) -> Bounded:
     """The pages as a factory for connections."""
-    return Site(UnsubscribePage(desk), reactor)
+    return Bounded(Site(UnsubscribePage(desk), reactor), MOST_CONNECTIONS)
 
 
-def listen(reactor: Any, addresses: Iterable[HostPort], site: server.Site) -> list[IListeningPort]:
+def listen(reactor: Any, addresses: Iterable[HostPort], site: Bounded) -> list[IListeningPort]:
     """Answer on each of the addresses; raises CannotListen as :func:`lettermta.ops.web.listen` does."""
     return web.listen(reactor, "unsubscribe", addresses, site, _warn_of)
 

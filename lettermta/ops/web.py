@@ -17,6 +17,7 @@ from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IListeningPort, IReactorTime
 from twisted.logger import Logger
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.web import server
 from twisted.web.resource import Resource
 
@@ -136,6 +137,20 @@ class Site(server.Site):
 
     def log(self, request: Any) -> None:
         """An access is not worth a line."""
+
+
+class Bounded(WrappingFactory[ProtocolWrapper]):
+    """A site that everybody gets to: ``most`` connections at once, and others are closed, so that mail keeps its share of open files."""
+
+    noisy = False
+
+    def __init__(self, site: Site, most: int) -> None:
+        super().__init__(site)  # type: ignore[no-untyped-call]
+        self._most = most
+
+    def buildProtocol(self, addr: Any) -> Any:
+        """See IProtocolFactory."""
+        return super().buildProtocol(addr) if len(self.protocols) < self._most else None
 
 
 def listen(

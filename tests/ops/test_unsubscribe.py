@@ -10,9 +10,11 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 from twisted.internet.address import IPv4Address
+from twisted.internet.protocol import connectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.logger import capturedLogs, formatEvent
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from lettermta import event
@@ -21,7 +23,7 @@ from lettermta.accounts.store import AccountStore
 from lettermta.delivery.unsubscribe.desk import UnsubscribeDesk
 from lettermta.delivery.unsubscribe.token import Unsubscription
 from lettermta.message import new_id
-from lettermta.ops.unsubscribe import make_site
+from lettermta.ops.unsubscribe import MOST_CONNECTIONS, make_site
 from lettermta.ops.web import MOST_BODY
 from lettermta.testing.spool import MemorySpool
 from tests.ops.test_http import Answered
@@ -65,10 +67,15 @@ class Pages(SynchronousTestCase):
     def path_of(self, address: str) -> str:
         return f"/unsubscribe/{Unsubscription(new_id(), self.project.id, address).token(self.directory.unsubscribe_key)}"
 
-    def ask(self, path: str, method: str = "GET", *fields: str, body: bytes = b"") -> Answered:
+    def connect(self):
         channel = self.site.buildProtocol(IPv4Address("TCP", "127.0.0.1", 4711))
-        self.transport = StringTransport()
-        channel.makeConnection(self.transport)
+        if channel is not None:
+            self.transport = StringTransport()
+            channel.makeConnection(self.transport)
+        return channel
+
+    def ask(self, path: str, method: str = "GET", *fields: str, body: bytes = b"") -> Answered:
+        channel = self.connect()
         length = [f"Content-Length: {len(body)}"] if method == "POST" else []
         channel.dataReceived("\r\n".join([f"{method} {path} HTTP/1.1", "Host: news.example.com", *length, *fields, "", ""]).encode() + body)
         return Answered(self.transport.value())
@@ -145,6 +152,13 @@ class Pages(SynchronousTestCase):
         answered = self.ask(self.path, "DELETE")
         assert answered.code == 405
         assert answered.headers["allow"] == "get, head, post"
+
+    def test_connections_are_bounded(self):
+        open_ones = [self.connect() for _ in range(MOST_CONNECTIONS)]
+        assert None not in open_ones
+        assert self.connect() is None
+        open_ones.pop().connectionLost(Failure(connectionDone.value))
+        assert self.ask(self.path).code == 200
 
     def test_a_body_is_bounded(self):
         assert self.ask(self.path, "POST", body=b"x" * (MOST_BODY + 1)).code == 413

@@ -5,15 +5,20 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import ssl
+import subprocess
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 from attrs import frozen
 
+from lettermta.smtp.tls import self_signed
 from tests.delivery.dkim.judges import BOTH, by_dkimpy
-from tests.system.program import PATIENCE
+from tests.system.program import PATIENCE, ROOT
 from tests.system.site import Daemon, Receiver, Site, free_port, mail
+from tests.tools import need
 
 pytestmark = pytest.mark.filterwarnings("ignore::BytesWarning:dkim")
 URL = "https://news.sender.test/unsubscribe"
@@ -131,11 +136,54 @@ def test_a_reader_of_two_unsubscribes_by_one_click(place: Place) -> None:
     place.daemon.start()
 
 
+@pytest.fixture
+def nginx(place: Place, tmp_path: Path) -> Iterator[tuple[int, Path]]:
+    """A real one, as the documentation configures it: its port, and its certificate."""
+    (server,) = re.findall(r"^```nginx\n(.*?)^```", (ROOT / "docs" / "suppression.md").read_text(), re.M | re.S)
+    pair, port = self_signed(tmp_path, "news.example.com"), free_port()
+    server = re.sub(r"listen 443 ssl", f"listen 127.0.0.1:{port} ssl", server)
+    server = re.sub(r"listen \[::\]:443 ssl", f"listen [::1]:{port} ssl", server)
+    server = re.sub(r"/etc/\S+/fullchain.pem", str(pair.certificate), server)
+    server = re.sub(r"/etc/\S+/privkey.pem", str(pair.private_key), server)
+    server = server.replace("http://127.0.0.1:9120", f"http://127.0.0.1:{place.http_port}")
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    folders = "".join(f"{kind}_temp_path {tmp_path}/{kind};\n" for kind in kinds)
+    config = tmp_path / "nginx.conf"
+    http_part = f"http {{\naccess_log {tmp_path}/access;\n{folders}{server}}}\n"
+    config.write_text(f"pid {tmp_path}/pid;\nmaster_process off;\nevents {{}}\n{http_part}")
+    program = [need("nginx", "nginx-light"), "-e", str(tmp_path / "errors"), "-p", str(tmp_path), "-c", str(config)]
+    started = subprocess.run(program, capture_output=True, text=True, timeout=PATIENCE, check=False)  # it listens when this is over
+    assert started.returncode == 0, started.stderr
+    try:
+        yield port, pair.certificate
+    finally:
+        subprocess.run([*program, "-s", "stop"], timeout=PATIENCE, check=True)
+
+
+def test_it_works_behind_nginx_as_documented(place: Place, nginx: tuple[int, Path]) -> None:
+    port, certificate = nginx
+    sent = place.daemon.send(mail(*NEWS), "amy@example.test")
+    link = link_of(place.arrived(sent)["amy@example.test"])
+    context = ssl.create_default_context(cafile=str(certificate))
+    context.check_hostname = False
+    for method, path, status in (
+        ("GET", link.removeprefix("https://news.sender.test"), 200),
+        ("POST", link.removeprefix("https://news.sender.test"), 200),
+        ("POST", "/unsubscribe/x", 404),
+        ("GET", "/metrics", 404),
+    ):
+        connection = http.client.HTTPSConnection("localhost", port, timeout=PATIENCE, context=context)
+        connection.request(method, path, "List-Unsubscribe=One-Click" if method == "POST" else None, {"Host": "news.example.com"})
+        assert connection.getresponse().status == status, (method, path)
+        connection.close()
+    assert place.names(sent, "unsubscribed").count("unsubscribed") == 1
+    assert link.rpartition("/")[2] not in (certificate.parent / "access").read_text()
+
+
 def test_the_tool_tells_which_mail_gets_a_link(place: Place) -> None:
-    for route, url in (("news", URL), ("outgoing", None)):
-        for command in (("explain", "--route", route, "jane@example.test"), ("route", "show", "--project", "demo", route)):
-            assert json.loads(place.daemon.admin(*command, "--json"))["unsubscribe"] == url
     assert f"a link below {URL}" in place.daemon.admin("explain", "--route", "news", "jane@example.test")
+    for route, url in (("news", URL), ("outgoing", None)):
+        assert json.loads(place.daemon.admin("route", "show", "--project", "demo", route, "--json"))["unsubscribe"] == url
 
 
 def test_a_body_in_a_file_gets_links_too_and_mail_with_one_of_its_own_keeps_that(place: Place) -> None:
