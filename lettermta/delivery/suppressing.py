@@ -78,11 +78,7 @@ class Suppressing:
         """The suppressions that an attempt's refusals make; each verdict is the one that the outcome in its place was made of."""
         if not self.learn or entry.options.report:
             return []
-        dead = [
-            outcome.recipient.address
-            for verdict, outcome in zip(verdicts, outcomes, strict=True)
-            if outcome.state is State.BOUNCED and verdict.remote and not verdict.general and _is_dead(outcome)
-        ]
+        dead = [outcome.recipient.address for verdict, outcome in zip(verdicts, outcomes, strict=True) if _shows_dead(verdict, outcome)]
         project_id = _project_id(entry) if dead else ""
         if not project_id:
             return []  # without a project it would be for everybody's mail
@@ -90,8 +86,11 @@ class Suppressing:
         return [suppress(address_value(one), scope, SuppressionReason.HARD_BOUNCE, now, message_id=entry.id) for one in dead]
 
 
-def _is_dead(outcome: Outcome) -> bool:
-    return outcome.reply_class is not None and outcome.reply_class.dead_address
+def _shows_dead(verdict: Verdict, outcome: Outcome) -> bool:
+    """Whether the other side said of this recipient, for good, that the address is dead; some servers say 550 4.x.y and mean for now."""
+    if outcome.state is not State.BOUNCED or outcome.reply_class is None or not outcome.reply_class.dead_address:
+        return False
+    return verdict.remote and not verdict.general and not (verdict.reply.enhanced or "").startswith("4")
 
 
 def _outcome(recipient: QueuedRecipient, found: Found) -> Outcome:

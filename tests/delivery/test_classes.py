@@ -42,6 +42,7 @@ def test_the_table_has_120_replies_of_every_class_each_with_its_source() -> None
 def test_a_temporary_security_refusal_is_never_a_dead_address(text: str) -> None:
     for status in ("4.7.0", "4.7.1", "4.7.650"):
         assert not CLASSIFIER.classify(Reply(451, status, text)).dead_address
+        assert not CLASSIFIER.classify(Reply(550, status, text)).dead_address
 
 
 @pytest.mark.parametrize(

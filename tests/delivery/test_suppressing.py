@@ -214,6 +214,8 @@ def test_an_address_that_its_server_does_not_know_is_suppressed_for_the_project(
         Reply(552, "5.3.4", "Message too big"),
         Reply(550, None, "Administrative prohibition"),
         Reply(550, "5.1.8", "Sender address rejected: domain not found"),
+        Reply(550, "4.2.1", "No such user here, for now"),
+        Reply(550, "4.7.1", "User unknown"),
     ],
 )
 def test_what_is_about_us_or_the_message_or_passes_suppresses_nobody(reply):

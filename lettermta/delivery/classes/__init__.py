@@ -53,7 +53,7 @@ class Classifier:
         text = plain(said)
         status = _status(enhanced) or _status(text)
         code = str(code_number)
-        passing = code.startswith("4") and status is not None and status[1] == 7
+        passing = status is not None and status[1] == 7 and "4" in (code[0], status[0])
         for rule in self._rules:
             if rule.fits(code, status, text) and not (passing and rule.reply_class.dead_address):
                 return rule.reply_class
