@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from twisted.internet import ssl
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import TestCase
@@ -19,6 +19,7 @@ from lettermta.delivery.resolver import Resolver
 from lettermta.delivery.tls import https
 from lettermta.delivery.tls.https import MOST_OCTETS, HTTPSClient, HTTPSFailed
 from lettermta.testing.dns import DNSAuthority
+from lettermta.testing.mx.tls import ServerTLS
 from tests.delivery.tls.certificates import Signed, alone, root
 
 HOST = "mta-sts.in.test"
@@ -77,9 +78,10 @@ class WebServer(TestCase):
         self.port = self.serve(site)
 
     def serve(self, factory: Any, certificate: Signed | None = None) -> int:
-        pem = (certificate or self.authority.issue(HOST)).pem()
-        options = ssl.PrivateCertificate.loadPEM(pem).options()  # type: ignore[no-untyped-call]
-        port = self.reactor.listenSSL(0, factory, options, interface="127.0.0.1")
+        descriptor, path = tempfile.mkstemp(dir=self.directory)
+        os.close(descriptor)
+        tls = ServerTLS((certificate or self.authority.issue(HOST)).write(Path(path)))
+        port = self.reactor.listenSSL(0, factory, tls, interface="127.0.0.1")
         self.addCleanup(port.stopListening)
         return int(port.getHost().port)
 
