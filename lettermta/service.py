@@ -37,7 +37,7 @@ from lettermta.ops import control, descriptors, http, notify, unsubscribe
 from lettermta.ops.log import LineObserver, wanted
 from lettermta.ops.operations import Operations
 from lettermta.ops.reloading import RELOADED, from_the_next_start
-from lettermta.outside import PluggedIn, certificate_pairs, plugged_in
+from lettermta.outside import PluggedIn, certificate_faults, certificate_pairs, plugged_in
 from lettermta.smtp.listening import Bound, CannotListen, open_sockets
 from lettermta.smtp.server import ESMTPFactory
 from lettermta.smtp.tls import CertificatePair, ServerTLS, TLSFault, self_signed
@@ -192,16 +192,15 @@ class Lettermta(Service):
     def _prepare_state(self, config: Config) -> None:
         state_dir = config.mta.state_dir
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not self._tls:
+        own = not self._tls
+        if own:
             pair = self_signed(state_dir / "tls", config.mta.hostname)
             self._tls = self._make_tls(config, [pair])
-            metrics.CERTIFICATE_SELF_SIGNED.set(1)
-            self._health.check("tls", lambda: "the certificate is self-signed: clients that verify refuse it", http.Severity.WARNING)
             self.log.warn(
                 "no certificate is configured: {file} is self-signed, and clients that verify will refuse it ([tls] certificate)",
                 file=str(pair.certificate),
             )
-        metrics.CERTIFICATE_EXPIRES.set(min(tls.expires for tls in self._tls.values()))
+        self._tell_certificates(self_signed=own)
 
     async def _start(self) -> None:
         await self._dispatcher.start()
@@ -275,11 +274,10 @@ class Lettermta(Service):
         """
         try:
             config = load(self._config.path)
+            if faults := certificate_faults(config):
+                raise ConfigError(faults)
             if config.tls.certificate:
-                tls = self._configured_tls(config)
-                metrics.CERTIFICATE_EXPIRES.set(min(one.expires for one in tls.values()))
-                for factory in self._factories:
-                    factory.tls = tls[factory.listener]
+                self._retell(self._configured_tls(config))
         except (ConfigError, TLSFault) as error:
             metrics.RELOADS["refused"].inc()
             self.log.error("reload refused, the old configuration stays in force: {reason}", reason=str(error))
@@ -296,6 +294,20 @@ class Lettermta(Service):
         if left:
             self.log.warn("changed in the file, and in force from the next start only: {left}", left=left)
         return f"{RELOADED}; from the next start only: {left}" if left else RELOADED
+
+    def _retell(self, tls: Mapping[str, ServerTLS]) -> None:
+        """Serve other certificates from the next handshake on."""
+        self._tls = tls
+        self._tell_certificates(self_signed=False)
+        for factory in self._factories:
+            factory.tls = tls[factory.listener]
+
+    def _tell_certificates(self, *, self_signed: bool) -> None:
+        """Have metrics and health say what the certificates are worth."""
+        metrics.CERTIFICATE_EXPIRES.set(min(tls.expires for tls in self._tls.values()))
+        metrics.CERTIFICATE_SELF_SIGNED.set(self_signed)
+        complaint = "the certificate is self-signed: clients that verify refuse it" if self_signed else None
+        self._health.check("tls", lambda: complaint, http.Severity.WARNING)
 
     def _relimit(self, config: Config) -> None:
         """What [limits] says: for connections to come; for messages and room on the disk at once."""

@@ -11,6 +11,7 @@ import socket
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
@@ -166,11 +167,40 @@ def test_sighup_serves_the_new_certificate_and_keeps_the_old_one_in_place_of_a_b
     assert served(port) == expected[new]
 
     install(old, tls)
+    (tls / "key.pem").write_bytes(new.private_key.read_bytes())
+    daemon.running.send_signal(signal.SIGHUP)
+    line = daemon.config.read_text().splitlines().index(f"private_key = {tls / 'key.pem'}") + 1
+    daemon.running.line(f"{daemon.config}:{line}: .tls. private_key: {tls / 'key.pem'}: not the private key of")
+    assert served(port) == expected[new]
+
+    install(old, tls)
     daemon.config.write_text(daemon.config.read_text() + "\n[delivery]\nlifetime = 5\n")
     daemon.running.send_signal(signal.SIGHUP)
-    daemon.running.line("reload refused", count=2)
+    daemon.running.line("reload refused", count=3)
     assert served(port) == expected[new], "a fault anywhere in the file keeps all of the old"
     daemon.stop()
+
+
+def test_a_certificate_that_comes_with_a_reload_ends_the_warning_of_the_self_signed_one(site: Site) -> None:
+    web = free_port()
+    daemon = site.daemon("waiting", {"http": {"listen": f"127.0.0.1:{web}"}})
+    daemon.start()
+    assert "self-signed" in fetched(f"http://127.0.0.1:{web}/health")
+    pair = self_signed(site.directory / "its own", "mta.sender.test")
+    install(pair, site.directory)
+    tls = f"\n[tls]\ncertificate = {site.directory / 'cert.pem'}\nprivate_key = {site.directory / 'key.pem'}\n"
+    daemon.config.write_text(daemon.config.read_text() + tls)
+    daemon.running.send_signal(signal.SIGHUP)
+    daemon.running.line("certificates, .* reloaded")
+    assert "self-signed" not in fetched(f"http://127.0.0.1:{web}/health")
+    assert "lettermta_certificate_self_signed 0.0" in fetched(f"http://127.0.0.1:{web}/metrics")
+    daemon.stop()
+
+
+def fetched(url: str) -> str:
+    with urlopen(url, timeout=PATIENCE) as answer:
+        text: str = answer.read().decode()
+    return text
 
 
 def test_limits_follow_a_reload(site: Site) -> None:
