@@ -277,7 +277,7 @@ class Lettermta(Service):
             if faults := certificate_faults(config):
                 raise ConfigError(faults)
             if config.tls.certificate:
-                self._retell(self._configured_tls(config))
+                self._certify(self._configured_tls(config))
         except (ConfigError, TLSFault) as error:
             metrics.RELOADS["refused"].inc()
             self.log.error("reload refused, the old configuration stays in force: {reason}", reason=str(error))
@@ -295,7 +295,7 @@ class Lettermta(Service):
             self.log.warn("changed in the file, and in force from the next start only: {left}", left=left)
         return f"{RELOADED}; from the next start only: {left}" if left else RELOADED
 
-    def _retell(self, tls: Mapping[str, ServerTLS]) -> None:
+    def _certify(self, tls: Mapping[str, ServerTLS]) -> None:
         """Serve other certificates from the next handshake on."""
         self._tls = tls
         self._tell_certificates(self_signed=False)
