@@ -51,13 +51,16 @@ class Explainer:
         way, fault = await self._way(lane)
         transport = way.transport()
         hosts = await self._hosts(transport) if isinstance(transport, MXTransport) else []
+        looked_up = fault is None
+        if hosts and all(host["fault"] for host in hosts):
+            fault = hosts[0]["fault"]
         return {
             "transport": self._transport(route),
             "fault": fault,
             "mx": hosts,
             "sources": _sources(transport) if isinstance(transport, MXTransport) else None,
             "destination": {"key": way.key, "flow": way.flow},
-            "limits": None if fault else _limits(way),
+            "limits": _limits(way) if looked_up else None,
             "schedule": self.routing.schedule_of(lane).delays,
             "lifetime": self.routing.lifetime_of(lane),
             "senders": [self._sender(route.project_id, name) for name in sorted(self.directory.domains(route.project_id))],
@@ -87,7 +90,7 @@ class Explainer:
         return route.transport.value
 
     async def _hosts(self, transport: MXTransport) -> Sequence[Shown]:
-        """Each host, the most preferred ones first, with its addresses and what is asked of its TLS."""
+        """Each host, the most preferred ones first, with its addresses and what is asked of its TLS; none behind ourselves."""
         shown = []
         for rank, group in enumerate(transport.exchange.groups, 1):
             for host in group:
@@ -101,6 +104,8 @@ class Explainer:
                         "tls": seen.policy and _tls(seen.policy),
                     }
                 )
+                if seen.looped:
+                    return shown
         return shown
 
     def _sender(self, project_id: str, name: str) -> Shown:

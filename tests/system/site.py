@@ -27,6 +27,8 @@ from tests.system.program import PATIENCE, ROOT, Program
 BIN = Path(sys.executable).parent
 MX, FIRST, BACKUP, SECURE, RELAY = (f"127.0.0.{number}" for number in range(2, 7))
 """Where receivers can be."""
+OURS = "127.0.0.7"
+"""Where a daemon may listen on the receivers' port."""
 
 ZONE = {
     "example.test": {"MX": [(10, "mx.example.test")]},
@@ -39,6 +41,10 @@ ZONE = {
     "secure.test": {"MX": [(10, "mx.secure.test")]},
     "mx.secure.test": {"A": [SECURE]},
     "null.test": {"MX": [(0, ".")]},
+    "addressless.test": {"TXT": ["no mail here"]},
+    "circle.test": {"MX": [(10, "mx.circle.test"), (20, "behind.circle.test")]},
+    "mx.circle.test": {"A": [OURS]},
+    "behind.circle.test": {"A": [MX]},
     "shop.test": {"MX": [(10, "mx.shop.test")]},
     "mx.shop.test": {"A": [FIRST]},
 }

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
-from tests.system.site import FIRST, MX, Daemon, Site, mail
+from tests.system.site import FIRST, MX, OURS, Daemon, Site, mail
 
 
 @pytest.fixture(scope="module")
 def daemon(site: Site) -> Iterator[Daemon]:
     site.receiver(MX)
-    daemon = site.daemon("explained", {"shaping example.test": {"connections": "3", "rate": "100/m", "idle_time": "5m"}})
+    rule = {"connections": "3", "rate": "100/m", "idle_time": "5m"}
+    daemon = site.daemon("explained", {"shaping example.test": rule, "listener ours": {"ports": str(site.port), "addresses": OURS}})
     daemon.admin("domain", "create", "--project", "demo", "sender.test")
     daemon.start()
     yield daemon
@@ -72,6 +73,32 @@ def test_what_fails_at_once_is_told(daemon: Daemon) -> None:
     assert "null MX" in daemon.admin("explain", "you@null.test")
 
 
+@pytest.mark.parametrize("domain", ["addressless.test", "circle.test", "[127.0.0.7]"])
+def test_what_becomes_of_mail_is_what_is_told_where_no_host_can_be_used(daemon: Daemon, domain: str) -> None:
+    told = explained(daemon, f"you@{domain}")
+    assert told["next"] == {"in": None, "why": "it fails at once"}
+    assert len(told["mx"]) == 1, "what is behind ourselves is not tried"
+    (failed,) = [each for each in daemon.events_until(daemon.send(mail(), f"you@{domain}"), "message.failed") if "reason" in each["data"]]
+    assert told["fault"].endswith(failed["data"]["reason"])
+    screen = daemon.admin("explain", f"you@{domain}")
+    assert f"not used: {told['fault']}" in screen
+    assert "tried again" not in screen
+
+
+def test_mail_that_can_go_nowhere_now_is_said_to_be_put_off(daemon: Daemon) -> None:
+    told = explained(daemon, "you@[192.168.1.1]")
+    assert told["fault"].startswith("451 4.4.4")
+    assert told["next"] == {"in": 0.0, "why": "and it is put off, as it can't go anywhere"}
+    assert "at once, and it is put off" in daemon.admin("explain", "you@[192.168.1.1]")
+
+
+def test_what_is_asked_of_the_tls_of_several_hosts_is_told_once(daemon: Daemon) -> None:
+    screen = daemon.admin("explain", "you@two.test")
+    assert screen.count("TLS opportunistic") == 1
+    assert "1. first.two.test" in screen
+    assert "2. backup.two.test" in screen
+
+
 def test_a_suppressed_address_gets_no_attempt(daemon: Daemon) -> None:
     daemon.admin("suppression", "add", "--project", "demo", "gone@example.test")
     told = explained(daemon, "Gone@example.test")
@@ -88,7 +115,9 @@ def test_the_route_decides(daemon: Daemon) -> None:
     assert missing.returncode == os.EX_NOUSER
 
 
-@pytest.mark.parametrize("address", ["example.test", "you@", "@example.test", ""])
+@pytest.mark.parametrize(
+    "address", ["example.test", "you@", "@example.test", "", "a@b@c.test", "a@[300.1.1.1]", "a b@c.test", "a@c.test> X=1"]
+)
 def test_what_is_no_address_is_refused(daemon: Daemon, address: str) -> None:
     assert daemon.tool("lettermta-admin", "explain", address, check=False).returncode == os.EX_DATAERR
 

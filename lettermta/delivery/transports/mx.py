@@ -31,6 +31,8 @@ from lettermta.message import Reply, Unreachable
 from lettermta.smtp.client_settings import TLSMode
 from lettermta.smtp.grammar import address_literal
 
+_LOOP = "5.4.6"
+
 
 @frozen
 class Seen:
@@ -39,6 +41,11 @@ class Seen:
     targets: Sequence[Target] = ()
     policy: HostPolicy | None = None
     fault: Reply | None = None
+
+    @property
+    def looped(self) -> bool:
+        """Whether it is ourselves: neither it nor what is behind it would be tried."""
+        return self.fault is not None and self.fault.enhanced == _LOOP
 
 
 @implementer(ITransport)
@@ -154,6 +161,8 @@ class MXTransport:
             targets = self._literal() if literal else await self._targets(host)
         except Unreachable as error:
             fault = error.reply
+        if any(self.settings.ourselves.answer(target.address, target.port) for target in targets):
+            fault = self._loop().reply
         if self.policies is None or literal:
             return Seen(targets, plain(host, self.settings.tls), fault)
         try:
@@ -163,7 +172,7 @@ class MXTransport:
             return Seen(targets, fault=fault or error.reply)
 
     def _loop(self) -> Unreachable:
-        return Unreachable(Reply(554, "5.4.6", f"Mail for {self.exchange.domain} would come back to us: a loop"))
+        return Unreachable(Reply(554, _LOOP, f"Mail for {self.exchange.domain} would come back to us: a loop"))
 
     async def _session(self, targets: Sequence[Target]) -> IChannel:
         try:

@@ -19,9 +19,11 @@ from lettermta.ops.admin.given import Misused
 from lettermta.ops.admin.running import run
 from lettermta.ops.command_line import Parser
 from lettermta.ops.queue_source import Daemon, Source, source
+from lettermta.smtp.grammar import SyntaxFault, forward_path
 from lettermta.suppression import values_of
 
 _LABEL = 13
+_DOWN = "no daemon runs"
 Told = dict[str, Any]
 
 
@@ -35,7 +37,7 @@ def add_command(command: Parser) -> None:
 
 def _explain(args: argparse.Namespace, store: AccountStore) -> None:
     address = args.address
-    if not all(address.rpartition("@")[::2]):
+    if not _is_address(address):
         raise InvalidAccount(f"{address!r} is no address: expected user@example.com")
     project = _project(args, store)
     routes = store.routes(project.slug)
@@ -49,6 +51,15 @@ def _explain(args: argparse.Namespace, store: AccountStore) -> None:
     told["destination"]["state"] = _state(spool, address, route, told["destination"])
     told["next"] = _next(told)
     print(json.dumps(told) if args.json else "\n".join(_screen(told)))
+
+
+def _is_address(text: str) -> bool:
+    """Whether mail to it would be taken (RFC 5321 section 4.1.2)."""
+    try:
+        path, _ = forward_path(b"TO:<%b>" % text.encode("utf-8", "surrogateescape"))
+    except SyntaxFault:
+        return False
+    return path == text.removesuffix(".")
 
 
 def _project(args: argparse.Namespace, store: AccountStore) -> Project:
@@ -125,14 +136,16 @@ def _next(told: Told) -> Told:
         return {"in": None, "why": "it fails at once"}
     state = told["destination"]["state"]
     if state is None:
-        return {"in": None, "why": "no daemon runs"}
+        return {"in": None, "why": _DOWN}
     waits = [
         (state.get("paused_for") or 0.0, "the receiver is left alone, since it pushed back"),
         (state.get("probe_in") or 0.0, "it could not be reached; the next try is then"),
         (state.get("next_message_in") or 0.0, "the rate is used up until then"),
     ]
     seconds, why = max(waits)
-    return {"in": seconds, "why": why if seconds else ""}
+    if not seconds:
+        why = "and it is put off, as it can't go anywhere" if told["fault"] else ""
+    return {"in": seconds, "why": why}
 
 
 # -- one screen
@@ -142,17 +155,20 @@ def _screen(told: Told) -> Iterator[str]:
     yield f"{told['address']}  by route {told['route']} of project {told['project']}, transport {told['transport']}"
     yield ""
     yield from _lines("suppressed", [_suppressed(row) for row in told["suppression"]] or ["no"])
-    if told["fault"]:
+    if told["fault"] and not told["mx"]:
         yield from _lines("way", [told["fault"]])
+    asked: Sequence[str] = ()
     for number, host in enumerate(told["mx"]):
-        yield from _lines("" if number else "hosts", _host(host))
+        before, asked = asked, _asked_of(host)
+        yield from _lines("" if number else "hosts", [*_host(host), *(asked if asked != before else ())])
     if told["sources"]:
         yield from _lines("sources", [f"pool {told['sources']['pool']}", *map(_source, told["sources"]["sources"])])
     if told["limits"]:
         yield from _lines("destination", _destination(told["destination"]))
         yield from _lines("limits", [_limits(told["limits"])])
     yield from _lines("next attempt", [_when(told["next"])])
-    yield from _lines("tried again", [_schedule(told)])
+    if told["next"]["in"] is not None or told["next"]["why"] == _DOWN:
+        yield from _lines("tried again", [_schedule(told)])
     if told["unsubscribe"]:
         yield from _lines("unsubscribe", [f"a link below {told['unsubscribe']}, unless the message has List-Unsubscribe"])
     yield from _lines("mail from", [_sender(domain) for domain in told["senders"]] or ["any domain: not signed, return path as it came"])
@@ -173,11 +189,15 @@ def _host(host: Mapping[str, Any]) -> list[str]:
     lines = [f"{host['rank']}. {host['host']}  {where}".rstrip()]
     if host["fault"]:
         lines.append(f"   not used: {host['fault']}")
-    if tls := host["tls"]:
-        lines.append(f"   TLS {tls['policy']}: {tls['why']}")
-        if tls["fault"]:
-            lines.append(f"   but {tls['fault']}")
     return lines
+
+
+def _asked_of(host: Mapping[str, Any]) -> list[str]:
+    """What is asked of a host's TLS; told once of hosts in a row that are asked the same."""
+    tls = host["tls"]
+    if not tls:
+        return []
+    return [f"   TLS {tls['policy']}: {tls['why']}", *([f"   but {tls['fault']}"] if tls["fault"] else [])]
 
 
 def _source(source: Mapping[str, Any]) -> str:
@@ -215,7 +235,9 @@ def _limits(limits: Mapping[str, Any]) -> str:
 def _when(window: Mapping[str, Any]) -> str:
     if window["in"] is None:
         return str(window["why"])
-    return f"in {_time(window['in'])}: {window['why']}" if window["in"] else "at once"
+    if window["in"]:
+        return f"in {_time(window['in'])}: {window['why']}"
+    return f"at once, {window['why']}" if window["why"] else "at once"
 
 
 def _schedule(told: Told) -> str:
