@@ -86,8 +86,8 @@ class Finisher:
         return kept
 
     def _signed(self, entry: QueueEntry, content: IStoredContent, form: str) -> Finished | Deferred[Finished]:
-        recipient = None if self.links is None else self.links.recipient(entry)
-        signed = self.signer.sign(entry, content, form if recipient is None else f"{form} {recipient}")
+        copy = self.links is not None and self.links.recipient(entry) is not None
+        signed = self.signer.sign(entry, content, form, copy=copy)
         if isinstance(signed, Deferred):
             return signed.addCallback(lambda content: (entry, content))
         return entry, signed

@@ -32,7 +32,7 @@ class Notes:
     def __init__(self) -> None:
         self.forms: list[str] = []
 
-    def sign(self, entry: QueueEntry, content: IStoredContent, form: str) -> IStoredContent:
+    def sign(self, entry: QueueEntry, content: IStoredContent, form: str, *, copy: bool) -> IStoredContent:
         self.forms.append(form)
         whole = content.whole()
         return content if whole is None else WholeContent(b"DKIM-Signature: x\r\n" + whole)

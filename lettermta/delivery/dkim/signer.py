@@ -3,7 +3,8 @@
 Promises that not one octet of what is signed changes: the signatures stand on top of it. A domain without keys is no fault, its mail leaves
 unsigned and is counted; a key that can't be used is one, and the mail waits for it rather than to leave unsigned. A message is signed as it
 leaves: keys that were rotated while it was queued are the new ones. What has been signed is known for a while, so a message that goes to
-many domains, or is tried again soon, is signed once.
+many domains, or is tried again soon, is signed once. Where each recipient gets a copy with another header, every copy is signed, and the
+body is hashed once.
 
 Signing takes some 0.25 ms, most of it the RSA signature. A body that is in a file is hashed in a thread, one message at a time.
 """
@@ -35,6 +36,8 @@ from lettermta.smtp.client_envelope import Unsendable
 
 _REMEMBERED = 1000
 """Messages whose signatures are known, some 2 KB each."""
+_BODIES = 1000
+"""Hashes of bodies that are known, some 250 octets each."""
 _MOST_KEYS = 4096
 """Keys that are ready for use, some 5 KB each."""
 
@@ -62,13 +65,17 @@ class Signer:
         self._now = now
         self._keys: dict[str, Signing] = {}
         self._known: OrderedDict[_Mark, bytes] = OrderedDict()
+        self._bodies: OrderedDict[tuple[str, str], bytes] = OrderedDict()
+        """By message and form; only of those that leave in copies."""
         self._turn = DeferredLock()
 
-    def sign(self, entry: QueueEntry, content: IStoredContent, form: str) -> IStoredContent | Deferred[IStoredContent]:
+    def sign(
+        self, entry: QueueEntry, content: IStoredContent, form: str, *, copy: bool = False
+    ) -> IStoredContent | Deferred[IStoredContent]:
         """The content with its signatures on top, or as it is where nobody signs it; a Deferred for what is not in memory.
 
-        ``form`` tells apart the forms in which one message may leave. Raises (or fails with) Unsendable, for now, when a key can't be used;
-        fails as reading the content fails.
+        ``form`` tells apart the forms in which one message may leave, ``copy`` tells that the header is one recipient's. Raises (or fails
+        with) Unsendable, for now, when a key can't be used; fails as reading the content fails.
         """
         route = self._directory.route_by_id(entry.lane.route_id)
         if route is None or not self._directory.domains(route.project_id):
@@ -76,7 +83,7 @@ class Signer:
             return content
         whole = content.whole()
         if whole is None:
-            return Deferred.fromCoroutine(self._sign_large(entry, content, form, route.project_id))
+            return Deferred.fromCoroutine(self._sign_large(entry, content, form, route.project_id, copy))
         if entry.options.body is not BodyType.BINARY:
             # What leaves is what is signed, so it has to be brought to its lines' ends first.
             whole = with_crlf(whole)
@@ -85,13 +92,17 @@ class Signer:
         found = self._signers(fields, route.project_id)
         if found is None:
             return content
+        if copy:
+            hashed = self._bodies.get((entry.id, form)) or self._remember_body(entry, form, body_hash(body))
+            _SIGNED.inc()
+            return WholeContent(signatures(fields, hashed, found[0], self._now()) + whole)
         mark = (entry.id, form, found[1])
         top = self._recall(mark)
         if top is None:
             top = self._remember(mark, signatures(fields, body_hash(body), found[0], self._now()))
         return WholeContent(top + whole)
 
-    async def _sign_large(self, entry: QueueEntry, content: IStoredContent, form: str, project_id: str) -> IStoredContent:
+    async def _sign_large(self, entry: QueueEntry, content: IStoredContent, form: str, project_id: str, copy: bool) -> IStoredContent:
         """The same for a content that is read in pieces: once for its hash, and once more when it is sent."""
         passage: Passage = AsItIs() if entry.options.body is BodyType.BINARY else LineEnds()
         async with aclosing(cast("AsyncGenerator[bytes, None]", content.pieces())) as pieces:
@@ -109,17 +120,28 @@ class Signer:
             mark = (entry.id, form, found[1])
             await self._turn.acquire()
             try:
-                top = self._recall(mark)
+                top = None if copy else self._recall(mark)
                 if top is None:
-                    hashed = BodyHash()
-                    hashed.update(body)
-                    async for piece in pieces:
-                        await self._threaded(_add, hashed, passage, piece)
-                    hashed.update(passage.finish())
-                    top = self._remember(mark, signatures(fields, hashed.digest(), found[0], self._now()))
+                    digest = self._bodies.get((entry.id, form)) if copy else None
+                    digest = digest or await self._hashed(body, pieces, passage)
+                    top = signatures(fields, digest, found[0], self._now())
+                    if copy:
+                        self._remember_body(entry, form, digest)
+                        _SIGNED.inc()
+                    else:
+                        self._remember(mark, top)
             finally:
                 self._turn.release()
         return ToppedContent(top, content)
+
+    async def _hashed(self, begun: bytes, pieces: AsyncGenerator[bytes, None], passage: Passage) -> bytes:
+        """The hash of a body of which ``begun`` was read already."""
+        hashed = BodyHash()
+        hashed.update(begun)
+        async for piece in pieces:
+            await self._threaded(_add, hashed, passage, piece)
+        hashed.update(passage.finish())
+        return hashed.digest()
 
     def _signers(self, fields: Fields, project_id: str) -> tuple[Sequence[Signing], tuple[str, ...]] | None:
         """The keys that sign for the author's domain, and their ids; None where there are none."""
@@ -150,6 +172,12 @@ class Signer:
         if top is not None:
             _KNOWN.inc()
         return top
+
+    def _remember_body(self, entry: QueueEntry, form: str, digest: bytes) -> bytes:
+        while len(self._bodies) >= _BODIES:
+            self._bodies.popitem(last=False)
+        self._bodies[entry.id, form] = digest
+        return digest
 
     def _remember(self, mark: _Mark, top: bytes) -> bytes:
         _SIGNED.inc()

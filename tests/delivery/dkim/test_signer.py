@@ -36,7 +36,7 @@ class Pieces:
     def __init__(self, *pieces: bytes) -> None:
         self._pieces = pieces
         self.size = sum(map(len, pieces))
-        self.read = 0
+        self.read = self.finished = 0
 
     def whole(self) -> bytes | None:
         return None
@@ -45,6 +45,7 @@ class Pieces:
         self.read += 1
         for piece in self._pieces:
             yield piece
+        self.finished += 1
 
 
 @frozen
