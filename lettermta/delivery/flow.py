@@ -49,6 +49,8 @@ class Flow:
         """Since the number of connections was last changed."""
         self._pushed_back = float("-inf")
         self._paused_until = float("-inf")
+        self._paused_by: tuple[Reply, str | None] | None = None
+        """What was said, and by which host, that began the last pause."""
         self._in_a_row = 0
         """How many pauses there were without a success between them."""
         self._next = float("-inf")
@@ -70,6 +72,18 @@ class Flow:
         self.limits = limits
         if self.budget.limit > limits.connections or self._pushed_back == float("-inf"):
             self.budget.resize(limits.connections)
+
+    def reconsider(self) -> None:
+        """The rules have changed: a pause that they would not begin any more is over, and a longer one than they say is no longer."""
+        if not self.paused or self._paused_by is None:
+            return
+        found = self._rules.find(*self._paused_by)
+        if found is None or found.pause is None:
+            self._paused_until, self._in_a_row = float("-inf"), 0
+        else:
+            self._paused_until = min(self._paused_until, self._clock.seconds() + found.pause)
+        if self._wake is not None:
+            self._wake.reset(0.0)
 
     # -- asking
 
@@ -178,7 +192,7 @@ class Flow:
             if found is not None:
                 if found.pause is not None:
                     self._push_back()
-                    self._pause(found.name, found.pause, reply)
+                    self._pause(found.name, found.pause, reply, host)
                 return
             if reply.code != 421 and not (reply.enhanced or "").startswith("4.7."):
                 return
@@ -193,13 +207,14 @@ class Flow:
             self._successes = 0
             self.budget.resize(max(self.budget.limit // 2, 1))
 
-    def _pause(self, rule: str, seconds: float, reply: Reply) -> None:
+    def _pause(self, rule: str, seconds: float, reply: Reply, host: str | None) -> None:
         now = self._clock.seconds()
         if self._paused_until > now:
             return  # it answers what was sent before
         seconds *= min(1 << min(self._in_a_row, 10), MOST_DOUBLED)
         self._in_a_row += 1
         self._paused_until = now + seconds
+        self._paused_by = reply, host
         metrics.THROTTLES[rule].inc()
         self.log.warn(
             "{name}: left alone for {seconds:.0f} s by throttle rule {rule}: {reply}",
@@ -237,6 +252,11 @@ class Flows:
         elif flow.limits is not limits and flow.limits != limits:
             flow.reshape(limits)
         return flow
+
+    def reconsider(self) -> None:
+        """The rules have changed."""
+        for flow in self._flows.values():
+            flow.reconsider()
 
     def known(self, name: str) -> Flow | None:
         """The flow of that name, if there is one."""

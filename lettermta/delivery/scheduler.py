@@ -208,7 +208,8 @@ class Scheduler:
         destination.offer(lane)
 
     def reshape(self) -> None:
-        """Ways and limits may have changed: have what waits follow them."""
+        """Ways, limits and throttle rules may have changed: have what waits follow them."""
+        self._flows.reconsider()
         for destination in list(self._destinations.values()):
             for lane in destination.waiting:
                 if lane.way == destination.name:

@@ -285,6 +285,31 @@ def test_a_pause_is_twice_as_long_each_time_in_a_row_up_to_a_limit():
     assert len(place.attempts) > before, "a success made it short again"
 
 
+@pytest.mark.parametrize(
+    ("rules", "left"), [((), 0), ((Throttle(name="slow", pause=10.0),), 10), ((Throttle(name="slow", pause=600.0),), 59)]
+)
+def test_a_pause_follows_changed_rules_but_never_gets_longer(rules, left: int):
+    """An operator who finds that a rule was wrong does not have to wait for it, nor to restart."""
+    here = World()
+    here.throttles = ThrottleRules([Throttle(name="slow", text=re.compile("slow down", re.IGNORECASE), pause=60.0)], ())
+    here.scheduler = here.new_scheduler()
+    here.limits["example.com"] = Limits()
+    here.start()
+    place = here.place("example.com")
+    place.answer = answer(SLOW_DOWN)
+    here.submit("a@example.com")
+    place.answer = accept
+    here.submit("b@example.com")
+    here.clock.advance(1)
+    here.throttles.follow(rules)
+    here.scheduler.reshape()
+    assert flow(here).shown()["paused_for"] == left
+    here.clock.advance(max(left - 1, 0))
+    assert ("b@example.com" in place.recipients) is not bool(left)
+    here.clock.advance(1)
+    assert "b@example.com" in place.recipients
+
+
 def test_a_pause_does_not_touch_other_receivers():
     here = world()
     here.place("example.com").answer = answer(SLOW_DOWN)
