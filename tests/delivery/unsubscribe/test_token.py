@@ -7,7 +7,7 @@ import re
 import uuid
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lettermta.delivery.unsubscribe.token import NoLink, Unsubscription, read
@@ -20,6 +20,7 @@ ANY = st.builds(Unsubscription, message_id=UUIDS, project_id=UUIDS, address=ADDR
 ONE = Unsubscription(str(uuid.UUID(int=1)), str(uuid.UUID(int=2)), "jane@example.com", "news")
 
 
+@settings(deadline=None)
 @given(ANY)
 def test_everything_comes_back_from_a_token_that_fits_in_a_url(meant: Unsubscription) -> None:
     token = meant.token(KEY)
@@ -27,6 +28,7 @@ def test_everything_comes_back_from_a_token_that_fits_in_a_url(meant: Unsubscrip
     assert read(token, KEY) == meant
 
 
+@settings(deadline=None)
 @given(ANY, st.data())
 def test_no_octet_of_it_can_be_changed(meant: Unsubscription, data: st.DataObject) -> None:
     token = meant.token(KEY)
@@ -38,6 +40,7 @@ def test_no_octet_of_it_can_be_changed(meant: Unsubscription, data: st.DataObjec
     assert caught.value.cause == ("malformed" if at == 0 else "forged")
 
 
+@settings(deadline=None)
 @given(st.text(max_size=2100) | st.binary(max_size=300).map(lambda octets: base64.urlsafe_b64encode(octets).decode().rstrip("=")))
 def test_anything_else_is_refused(text: str) -> None:
     with pytest.raises(NoLink):
