@@ -100,8 +100,10 @@ class Care(enum.StrEnum):
 
     REQUIRE_TLS = "!"
     """Only by hosts that offer REQUIRETLS, from host to host until one does (RFC 8689 section 4.2.1)."""
+    TLS_NOT_REQUIRED = "^"
+    """Whatever the receiver's own policies ask of TLS (RFC 8689 section 4.2.2); what the operator asks for still holds."""
     WHATEVER_TLS = "~"
-    """Whatever is wrong with a receiver's TLS: reports on just that (RFC 8460 section 3)."""
+    """Whatever is wrong with a receiver's TLS, and whatever anybody asks of it: reports on just that (RFC 8460 section 3)."""
 
 
 def with_care(route_id: str, care: Care) -> str:

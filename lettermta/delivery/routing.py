@@ -160,13 +160,15 @@ class Routing:
 
     def _careful(self, usual: Way, exchange: Exchange, care: Care) -> Way:
         """For mail that asks for another way than the usual one; its limits are the same. There is little of it: nothing is kept."""
-        strict = care is Care.REQUIRE_TLS
-        off = self.settings.tls is TLSMode.OFF and not strict
-        settings = evolve(self.settings, tls=TLSMode.OFF if off else TLSMode.OPPORTUNISTIC)
 
         def transport() -> ITransport:
             made = usual.transport()
             assert isinstance(made, MXTransport)
+            if care is Care.TLS_NOT_REQUIRED:
+                return evolve(made, policies=None)
+            strict = care is Care.REQUIRE_TLS
+            off = self.settings.tls is TLSMode.OFF and not strict
+            settings = evolve(self.settings, tls=TLSMode.OFF if off else TLSMode.OPPORTUNISTIC)
             return evolve(made, settings=settings, policies=self.policies if strict else None, require_tls=strict)
 
         return evolve(usual, key=f"{usual.key} {care.name.lower()} {exchange.domain}", transport=transport)

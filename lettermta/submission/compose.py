@@ -83,7 +83,7 @@ def compose(
         id=identifier,
         project_id=terms.project.id,
         project=terms.project.slug,
-        route_id=with_care(terms.route.id, Care.REQUIRE_TLS) if envelope.options.require_tls else terms.route.id,
+        route_id=_route_id(terms.route, envelope.options, parsed.fields),
         route=terms.route.slug,
         sender=envelope.sender,
         recipients=recipients,
@@ -116,6 +116,16 @@ def _head(envelope: Envelope, parsed: Parsed, terms: Terms, identifier: str, mom
     own = terms.route.received
     trace = received(envelope, identifier, terms.hostname, moment, terms.header.received if own is ReceivedField.DEFAULT else own)
     return trace + b"".join([field.raw for field in kept]) + missing_fields(kept, identifier, moment, terms.header)
+
+
+def _route_id(route: Route, options: Options, fields: Sequence[Field]) -> str:
+    """The route's id, marked where the sender asks for more of TLS than usual, or for less: REQUIRETLS makes the field that waives it
+    void, as does a second such field (RFC 8689 sections 3 and 4.1). The field itself stays in the message.
+    """
+    if options.require_tls:
+        return with_care(route.id, Care.REQUIRE_TLS)
+    waived = [field.unfolded.lower() for field in fields if field.key == "tls-required"] == ["no"]
+    return with_care(route.id, Care.TLS_NOT_REQUIRED) if waived else route.id
 
 
 def _expires(envelope: Envelope, begins: float, lifetime: float) -> float:

@@ -103,22 +103,39 @@ def test_tls_is_what_the_receivers_rule_or_the_route_asks_for_and_require_comes_
 
 
 def test_mail_that_asks_for_another_way_has_channels_of_its_own_and_the_same_limits(office: Office) -> None:
-    """RFC 8689 section 4.2.1, RFC 8460 section 3."""
+    """RFC 8689 sections 4.2.1 and 4.2.2, RFC 8460 section 3."""
     policies = TLSPolicies(None)  # type: ignore[arg-type]
     routing = office.routing(policies=policies)
     routing.exchanges.put(Exchange("example.com", (("mx.example.com",),)))
     lane = office.lane(TransportKind.MX)
-    ways = [routing.way(evolve(lane, route_id=mark(lane.route_id))) for mark in (str, requiring, whatever)]
-    assert len({way.key for way in ways}) == 3 and len({way.flow for way in ways}) == 1
+    marks = (str, requiring, not_required, whatever)
+    ways = [routing.way(evolve(lane, route_id=mark(lane.route_id))) for mark in marks]
+    assert len({way.key for way in ways}) == 4 and len({way.flow for way in ways}) == 1
     made = [way.transport() for way in ways]
     assert all(isinstance(each, MXTransport) for each in made)
-    assert [(each.require_tls, each.policies is policies) for each in made] == [(False, True), (True, True), (False, False)]  # type: ignore[attr-defined]
+    told = [(each.require_tls, each.policies is policies) for each in made]  # type: ignore[attr-defined]
+    assert told == [(False, True), (True, True), (False, False), (False, False)]
     elsewhere = office.lane(TransportKind.DISCARD)
-    assert len({routing.way(evolve(elsewhere, route_id=mark(elsewhere.route_id))).key for mark in (str, requiring, whatever)}) == 1
+    assert len({routing.way(evolve(elsewhere, route_id=mark(elsewhere.route_id))).key for mark in marks}) == 1
+
+
+def test_what_the_operator_asks_of_tls_holds_for_mail_that_does_not_require_it(office: Office) -> None:
+    """RFC 8689 section 4.2.2 sets aside what the recipient's domain asserts; a route that requires TLS is ours."""
+    routing = office.routing(policies=TLSPolicies(None))  # type: ignore[arg-type]
+    routing.exchanges.put(Exchange("example.com", (("mx.example.com",),)))
+    lane = office.lane(TransportKind.MX)
+    [slug] = [each.slug for each in office.store.routes("demo") if each.id == lane.route_id]
+    office.store.update_route("demo", slug, lambda old: evolve(old, tls=RouteTLS.REQUIRE))
+    made = [routing.way(evolve(lane, route_id=mark(lane.route_id))).transport() for mark in (not_required, whatever)]
+    assert [each.settings.tls for each in made] == [TLSMode.REQUIRE, TLSMode.OPPORTUNISTIC]  # type: ignore[attr-defined]
 
 
 def requiring(route_id: str) -> str:
     return with_care(route_id, Care.REQUIRE_TLS)
+
+
+def not_required(route_id: str) -> str:
+    return with_care(route_id, Care.TLS_NOT_REQUIRED)
 
 
 def whatever(route_id: str) -> str:

@@ -114,6 +114,26 @@ def test_what_was_asked_for_comes_back_after_a_reopening(durable: DurableSite) -
         ]
 
 
+@pytest.mark.parametrize(
+    ("parameter", "fields", "care"),
+    [
+        ("", "TLS-Required: No\n", Care.TLS_NOT_REQUIRED),
+        ("", "tls-required:\n no\n", Care.TLS_NOT_REQUIRED),
+        ("", "TLS-Required: Yes\n", None),
+        ("", "TLS-Required: No\nTLS-Required: No\n", None),
+        (" REQUIRETLS", "TLS-Required: No\n", Care.REQUIRE_TLS),
+    ],
+)
+def test_tls_required_no_waives_the_receivers_policies_unless_requiretls_is_given(
+    durable: DurableSite, parameter: str, fields: str, care: Care | None
+) -> None:
+    """RFC 8689 sections 3 (one field, one value) and 4.1. It stays in the message, as the next one on the way is asked as well."""
+    assert durable.send(f"MAIL FROM:<a@out.test>{parameter}", "RCPT TO:<b@in.test>", content=fields + HELLO).startswith("250 ")
+    [entry] = durable.entries()
+    assert care_of(entry.lane.route_id) is care
+    assert fields.replace("\n", "\r\n").encode() in durable.desk.content(entry)
+
+
 def test_a_plain_message_asks_for_nothing(durable: DurableSite) -> None:
     assert durable.send("MAIL FROM:<a@out.test>", "RCPT TO:<b@in.test>").startswith("250 ")
     durable.reopen()

@@ -109,7 +109,7 @@ class DomainPolicy:
         found = await self._tlsa(host) if host in self.authenticated else None
         if found is None:
             return self._without_dane(host, self.wanted)
-        reported = Reported(self.domain, "tlsa", tuple(map(str, found.records)))
+        reported = Reported(self.domain, "tlsa", tuple(map(str, found.records)), base=found.base)
         records = usable(found.records)
         if records:
             judge = DANE(records, tuple(dict.fromkeys((found.base, self.domain, *self.other_names))))
@@ -127,7 +127,7 @@ class DomainPolicy:
         except TemporaryDNSFailure as error:
             fault = Fault(DNSSEC_INVALID, f"Looking for TLSA records of {host} failed: {error}")
             if error.rcode == "SERVFAIL":
-                self._policies.results.count(Reported(self.domain, "tlsa"), fault, host, "", "")
+                self._policies.results.count(Reported(self.domain, "tlsa", base=host), fault, host, "", "")
             raise _not_used(Kind.DANE, host, fault) from None
 
     def _without_dane(self, host: str, wanted: TLSMode) -> HostPolicy:

@@ -7,13 +7,13 @@ with :class:`HTTPSFailed` alone, which tells if TLS was to blame.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
-from attrs import define, frozen
+from attrs import frozen
 from cryptography.x509 import load_pem_x509_certificates
 from OpenSSL import SSL, crypto
 from service_identity import CertificateError, VerificationError
@@ -21,19 +21,18 @@ from twisted.internet import ssl
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, wrapClientTLS
 from twisted.internet.error import ConnectError, ConnectionClosed
-from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory, IStreamClientEndpoint
-from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.interfaces import IProtocol, IStreamClientEndpoint
 from twisted.internet.ssl import TLSVersion, optionsForClientTLS
-from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
-from twisted.python.failure import Failure
-from twisted.web.client import Agent, ResponseDone, ResponseFailed
+from twisted.web.client import Agent, ResponseFailed
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IBodyProducer, IResponse
+from twisted.web.iweb import IResponse
 from zope.interface import implementer
 
 from lettermta import __version__
 from lettermta.address_policy import Network, permits
 from lettermta.delivery.resolver import DNSFailure
+from lettermta.delivery.tls.bounded_endpoint import BoundedEndpoint
+from lettermta.delivery.tls.https_bodies import CutOff, RequestBody, ResponseBody
 from lettermta.interfaces import IResolver
 
 SECONDS = 30.0
@@ -42,6 +41,8 @@ MOST_OCTETS = 65_536
 """Of an answer's body (RFC 8461 section 3.2 suggests it as the limit of a policy)."""
 _MOST_HEAD = 32_768
 _MOST_ADDRESSES = 4
+
+T = TypeVar("T")
 
 
 # Without types in Twisted.
@@ -68,7 +69,34 @@ class Answer:
     body: bytes
 
 
-@define(eq=False)
+@frozen
+class _Request:
+    """What is asked of whom."""
+
+    method: bytes
+    url: str
+    host: str
+    port: int
+    headers: Headers
+    body: bytes | None = None
+
+    @classmethod
+    def to(cls, url: str, port: int, method: bytes, media_type: str = "", body: bytes | None = None) -> _Request:
+        """``port`` is what a URL without one means. Raises HTTPSFailed for what is no URL of a host by HTTPS."""
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname or "", parts.port or port
+        except ValueError as error:
+            raise HTTPSFailed(f"{url!r} is no URL: {error}") from None
+        if parts.scheme != "https" or not host or parts.username is not None or not url.isascii():
+            raise HTTPSFailed(f"{url!r} is no https URL of a host")
+        headers = Headers({b"User-Agent": [f"lettermta/{__version__}".encode()]})
+        if media_type:
+            headers.addRawHeader(b"Content-Type", media_type.encode())
+        return cls(method, url, host, port, headers, body)
+
+
+@frozen(eq=False)
 class HTTPSClient:
     """Asks hosts by HTTPS. ``port`` is what a URL without one means; ``trust``: a PEM file of authorities, None for the system's."""
 
@@ -80,14 +108,15 @@ class HTTPSClient:
 
     async def get(self, url: str) -> Answer:
         """The answer to GET, whatever its status. Raises HTTPSFailed."""
-        return await self._within(self._exchange(b"GET", url, {}, None))
+        return await self._within(self._exchange(_Request.to(url, self.port, b"GET"), _whole))
 
-    async def post(self, url: str, media_type: str, body: bytes) -> Answer:
-        """The answer to POST, whatever its status. Raises HTTPSFailed."""
-        return await self._within(self._exchange(b"POST", url, {b"Content-Type": media_type.encode()}, body))
+    async def post(self, url: str, media_type: str, body: bytes) -> int:
+        """The status that answers POST; what else the answer says is not waited for. Raises HTTPSFailed."""
+        return await self._within(self._exchange(_Request.to(url, self.port, b"POST", media_type, body), _status))
 
-    async def _within(self, exchange: Any) -> Answer:
-        waiting: Deferred[Answer] = Deferred.fromCoroutine(exchange)
+    async def _within(self, exchange: Coroutine[Any, Any, T]) -> T:
+        """The result of an exchange, if it is there in time."""
+        waiting = Deferred.fromCoroutine(exchange)
         ends = self.reactor.seconds() + SECONDS
         try:
             return await waiting.addTimeout(SECONDS, self.reactor)
@@ -97,23 +126,18 @@ class HTTPSClient:
                 raise
             raise HTTPSFailed("it took too long") from None
 
-    async def _exchange(self, method: bytes, url: str, headers: Mapping[bytes, bytes], body: bytes | None) -> Answer:
-        try:
-            parts = urlsplit(url)
-            host, port = parts.hostname or "", parts.port or self.port
-        except ValueError as error:
-            raise HTTPSFailed(f"{url!r} is no URL: {error}") from None
-        if parts.scheme != "https" or not host or parts.username is not None or not url.isascii():
-            raise HTTPSFailed(f"{url!r} is no https URL of a host")
-        last = HTTPSFailed(f"{host} has no address")
-        for address in await self._addresses(host):
+    async def _exchange(self, request: _Request, take: Callable[[IResponse], Awaitable[T]]) -> T:
+        """Ask the host at its first address that takes a connection; ``take`` makes of the response what is wanted of it."""
+        last = HTTPSFailed(f"{request.host} has no address")
+        for address in await self._addresses(request.host):
             try:
-                return await self._ask(address, port, host, method, url, headers, body)
+                return await self._ask(address, request, take)
             except ConnectError as error:
-                last = HTTPSFailed(f"{host} [{address}]:{port} can't be reached: {error}")
+                last = HTTPSFailed(f"{request.host} [{address}]:{request.port} can't be reached: {error}")
         raise last
 
     async def _addresses(self, host: str) -> Sequence[str]:
+        """Those that may be asked."""
         try:
             found = [str(ip_address(host))]
         except ValueError:
@@ -126,25 +150,23 @@ class HTTPSClient:
             raise HTTPSFailed(f"{host} has no public address ({', '.join(found[:3])}), and allow_networks doesn't name it")
         return permitted[:_MOST_ADDRESSES]
 
-    async def _ask(
-        self, address: str, port: int, host: str, method: bytes, url: str, headers: Mapping[bytes, bytes], body: bytes | None
-    ) -> Answer:
+    async def _ask(self, address: str, request: _Request, take: Callable[[IResponse], Awaitable[T]]) -> T:
         family = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
-        bounded = _Bounded(family(self.reactor, address, port, timeout=SECONDS / 2))
-        endpoint = wrapClientTLS(self._options(host), bounded)
+        connection = BoundedEndpoint(family(self.reactor, address, request.port, timeout=SECONDS / 2), MOST_OCTETS + _MOST_HEAD)
+        endpoint = _Quiet(wrapClientTLS(self._tls(request.host), connection))
         agent = cast(Any, Agent).usingEndpointFactory(self.reactor, _Pinned(endpoint))
-        head = Headers({b"User-Agent": [f"lettermta/{__version__}".encode()], **{name: [value] for name, value in headers.items()}})
+        body = None if request.body is None else RequestBody(request.body)
         try:
-            response = await agent.request(method, url.encode("ascii"), head, None if body is None else _Body(body))
-            return Answer(response.code, _media_type(response), await _read(response))
+            return await take(await agent.request(request.method, request.url.encode("ascii"), request.headers, body))
         except ResponseFailed as error:
-            raise _failed(host, [reason.value for reason in error.reasons]) from None
+            raise _failed(request.host, [reason.value for reason in error.reasons]) from None
         except (SSL.Error, VerificationError, CertificateError, ConnectionClosed) as error:
-            raise _failed(host, [error]) from None
+            raise _failed(request.host, [error]) from None
         finally:
-            bounded.abort()
+            connection.abort()
 
-    def _options(self, host: str) -> Any:
+    def _tls(self, host: str) -> Any:
+        """SNI and the name that the certificate has to be for are the URL's host, whatever CNAME it is (RFC 8461 section 3.3)."""
         try:
             roots = _platform_trust() if self.trust is None else _trust(_certificates(self.trust))
             return optionsForClientTLS(host, trustRoot=roots, extraCertificateOptions={"raiseMinimumTo": TLSVersion.TLSv1_2})
@@ -176,7 +198,20 @@ def _words(error: Exception) -> str:
     return f"it is not for that name ({type(error).__name__})"
 
 
-@define
+@implementer(IStreamClientEndpoint)
+@frozen
+class _Quiet:
+    """Connects without a word in the log, where the Agent's factory would tell of each connection."""
+
+    _endpoint: IStreamClientEndpoint
+
+    def connect(self, protocolFactory: Any) -> Deferred[IProtocol]:
+        """See IStreamClientEndpoint."""
+        protocolFactory.noisy = False
+        return self._endpoint.connect(protocolFactory)
+
+
+@frozen
 class _Pinned:
     """Gives an Agent the one endpoint whose address was looked at."""
 
@@ -187,100 +222,14 @@ class _Pinned:
         return self._endpoint
 
 
-@implementer(IBodyProducer)
-class _Body:
-    """A request's body, in memory."""
-
-    def __init__(self, body: bytes) -> None:
-        self.length = len(body)
-        self._body = body
-
-    def startProducing(self, consumer: Any) -> Deferred[None]:
-        """See IBodyProducer."""
-        consumer.write(self._body)
-        done: Deferred[None] = Deferred()
-        done.callback(None)
-        return done
-
-    def pauseProducing(self) -> None:
-        """All of it has been written."""
-
-    def resumeProducing(self) -> None:
-        """See pauseProducing."""
-
-    def stopProducing(self) -> None:
-        """See pauseProducing."""
-
-
-class _Read(Protocol):
-    """Gathers a response's body."""
-
-    def __init__(self) -> None:
-        self.done: Deferred[bytes] = Deferred()
-        self._octets = bytearray()
-
-    def dataReceived(self, data: bytes) -> None:
-        """One more piece; the whole is bounded by the connection."""
-        self._octets += data
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The end; only one that the server announced is one."""
-        if self.done.called:
-            return
-        if isinstance(reason.value, ResponseDone):
-            self.done.callback(bytes(self._octets))
-        else:
-            self.done.errback(HTTPSFailed("the answer was cut off, or is too long"))
-
-
-def _read(response: IResponse) -> Deferred[bytes]:
-    body = _Read()
+async def _whole(response: IResponse) -> Answer:
+    body = ResponseBody()
     cast(Any, response).deliverBody(body)
-    return body.done
+    try:
+        return Answer(response.code, _media_type(response), await body.whole)
+    except CutOff:
+        raise HTTPSFailed("the answer was cut off, or is too long") from None
 
 
-@implementer(IStreamClientEndpoint)
-@define
-class _Bounded:
-    """An endpoint whose connection is cut when more comes in than an answer may have; TLS adds little to it."""
-
-    _endpoint: IStreamClientEndpoint
-    _counted: Any = None
-
-    def abort(self) -> None:
-        """Close the connection, if there is one."""
-        if self._counted is not None:
-            self._counted.transport.abortConnection()
-
-    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        """See IStreamClientEndpoint."""
-        cast(Any, protocolFactory).wrappedFactory.noisy = False  # the Agent's, which would tell of each connection in the log
-        connected: Deferred[Any] = self._endpoint.connect(cast(Any, _Counting)(protocolFactory))
-        return connected.addCallback(self._connected)
-
-    def _connected(self, counted: Any) -> IProtocol:
-        self._counted = counted
-        return cast(IProtocol, counted.wrappedProtocol)
-
-
-class _Counted(ProtocolWrapper):
-    """Counts what comes in."""
-
-    _left = MOST_OCTETS + _MOST_HEAD
-
-    def dataReceived(self, data: bytes) -> None:
-        """Pass it on, unless it is too much."""
-        self._left -= len(data)
-        if self._left < 0:
-            cast(Any, self.transport).abortConnection()
-        else:
-            super().dataReceived(data)  # type: ignore[no-untyped-call]
-
-
-class _Counting(WrappingFactory):
-    noisy = False
-    protocol = _Counted
-
-    def buildProtocol(self, addr: IAddress | None) -> Any:
-        """See WrappingFactory."""
-        return super().buildProtocol(addr)
+async def _status(response: IResponse) -> int:
+    return int(response.code)

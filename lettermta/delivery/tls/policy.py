@@ -45,6 +45,13 @@ class Reported:
     """The policy's own text: the lines of an MTA-STS policy, or the TLSA records."""
     mx_hosts: tuple[str, ...] = ()
     """The names or patterns of an MTA-STS policy."""
+    base: str = ""
+    """The TLSA base domain of the host, where it is DANE."""
+
+    @property
+    def policy_domain(self) -> str:
+        """Against which the policy is defined (RFC 8460 section 1.1): of DANE that is the host's name, not the recipients' domain."""
+        return self.base or self.domain
 
 
 @frozen

@@ -95,7 +95,7 @@ def _policy(reported: Reported, tally: Tally) -> Mapping[str, object]:
     policy: dict[str, object] = {"policy-type": reported.type}
     if reported.strings:
         policy["policy-string"] = reported.strings
-    policy["policy-domain"] = reported.domain
+    policy["policy-domain"] = reported.policy_domain
     if reported.mx_hosts:
         policy["mx-host"] = reported.mx_hosts
     told: dict[str, object] = {

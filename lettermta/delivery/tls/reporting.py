@@ -170,14 +170,14 @@ class TLSReports:
         sent: list[str] = []
         for url in wanted.urls:
             try:
-                answer = await self._https.post(url, MEDIA_TYPE, report.packed())
+                status = await self._https.post(url, MEDIA_TYPE, report.packed())
             except HTTPSFailed as error:
                 faults.append(str(error))
                 continue
-            if 200 <= answer.status < 300:
+            if 200 <= status < 300:
                 sent.append(url)
             else:
-                faults.append(f"{url} answers {answer.status}")
+                faults.append(f"{url} answers {status}")
         if wanted.addresses:
             try:
                 await self._mailer.mail(report, wanted.addresses)

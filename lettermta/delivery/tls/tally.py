@@ -77,6 +77,7 @@ class DomainDay:
                     "type": reported.type,
                     "strings": reported.strings,
                     "mx_hosts": reported.mx_hosts,
+                    "base": reported.base,
                     "successes": tally.successes,
                     "failures": [[each.result, each.host, each.address, each.source, each.reason, n] for each, n in tally.failures.items()],
                 }
@@ -89,7 +90,8 @@ class DomainDay:
         """The other way round; raises KeyError, TypeError or ValueError for anything else."""
         day = cls(str(told["domain"]), fate=str(told["fate"]))
         for one in told["policies"]:
-            reported = Reported(day.domain, str(one["type"]), _texts(one["strings"]), _texts(one["mx_hosts"]))
+            base = str(one.get("base", ""))  # which older files have not
+            reported = Reported(day.domain, str(one["type"]), _texts(one["strings"]), _texts(one["mx_hosts"]), base)
             failures = {Failed(*map(str, each[:5])): int(each[5]) for each in one["failures"]}
             day.policies[reported] = Tally(int(one["successes"]), failures)
         return day

@@ -14,11 +14,14 @@ from collections.abc import Iterable, Sequence
 
 from attrs import field, frozen
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
-from cryptography.x509 import Certificate, load_der_x509_certificate
+from cryptography.x509 import Certificate, DNSName, ExtensionNotFound, SubjectAlternativeName, load_der_x509_certificate
+from cryptography.x509.oid import NameOID
 from OpenSSL import crypto
+from service_identity import CertificateError, VerificationError
+from service_identity.hazmat import DNS_ID, DNSPattern, verify_service_identity
 from zope.interface import implementer
 
-from lettermta.smtp.client_tls import CHAIN_FAULTS, NOT_TRUSTED, VALIDATION_FAILURE, Fault, IJudge, name_fault
+from lettermta.smtp.client_tls import CHAIN_FAULTS, HOST_MISMATCH, NOT_TRUSTED, VALIDATION_FAILURE, Fault, IJudge, name_fault
 
 DANE_TA, DANE_EE = 2, 3
 _CERTIFICATE, _KEY = 0, 1
@@ -99,11 +102,37 @@ class DANE:
             if record.usage != DANE_TA:
                 continue
             for anchor in record.anchors(chain):
-                fault = _chain_fault(chain, anchor) or name_fault(chain[0], self.names)
+                fault = _chain_fault(chain, anchor) or _name_fault(chain[0], self.names)
                 if fault is None:
                     return None
                 told = fault
         return told
+
+
+def _name_fault(certificate: Certificate, names: tuple[str, ...]) -> Fault | None:
+    """Why the certificate is for none of the names; None when it is for one. In one that has no DNS name among its alternative names the
+    common name counts as such (RFC 7672 section 3.2.3), which it does nowhere else.
+    """
+    fault = name_fault(certificate, names)
+    if fault is None or fault.kind != HOST_MISMATCH or _dns_names(certificate):
+        return fault
+    told = [str(attribute.value) for attribute in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    return None if any(_is_for(common, name.rstrip(".")) for common in told for name in names) else fault
+
+
+def _dns_names(certificate: Certificate) -> list[str]:
+    try:
+        return certificate.extensions.get_extension_for_class(SubjectAlternativeName).value.get_values_for_type(DNSName)
+    except ExtensionNotFound:
+        return []
+
+
+def _is_for(common_name: str, name: str) -> bool:
+    try:
+        verify_service_identity([DNSPattern.from_bytes(common_name.encode())], [DNS_ID(name)], [])
+    except (VerificationError, CertificateError, ValueError):
+        return False
+    return True
 
 
 def _chain_fault(chain: Sequence[Certificate], anchor: Certificate) -> Fault | None:

@@ -53,10 +53,10 @@ class Signed:
             told = digest.finalize()
         return TLSA(usage, selector, matching, told)
 
-    def issue(self, *names: str, days: int = 30, authority: bool = False) -> Signed:
-        """One that this one signs; ``days`` from now on until it expires."""
+    def issue(self, *names: str, days: int = 30, authority: bool = False, common: str = "a server") -> Signed:
+        """One that this one signs; ``days`` from now on until it expires. Without names it is for its ``common`` name alone."""
         above = self.chain if self.above or self.certificate.issuer != self.certificate.subject else [self.certificate]
-        return _made(names, days, authority, self, tuple(above))
+        return _made(names, days, authority, self, tuple(above), common)
 
 
 def root(name: str = "a root") -> Signed:
@@ -69,10 +69,12 @@ def alone(*names: str, days: int = 30) -> Signed:
     return _made(names, days, False, None, ())
 
 
-def _made(names: tuple[str, ...], days: int, authority: bool, issuer: Signed | None, above: tuple[x509.Certificate, ...]) -> Signed:
+def _made(
+    names: tuple[str, ...], days: int, authority: bool, issuer: Signed | None, above: tuple[x509.Certificate, ...], common: str = "a server"
+) -> Signed:
     key = ec.generate_private_key(ec.SECP256R1())
     now = datetime.datetime.now(datetime.UTC)
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, names[0] if authority else "a server")])
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, names[0] if authority else common)])
     builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -86,7 +88,7 @@ def _made(names: tuple[str, ...], days: int, authority: bool, issuer: Signed | N
     )
     if issuer is not None:
         builder = builder.add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.key.public_key()), critical=False)
-    if not authority:
+    if names and not authority:
         builder = builder.add_extension(x509.SubjectAlternativeName([_name(name) for name in names]), critical=False)
     return Signed(builder.sign(key if issuer is None else issuer.key, hashes.SHA256()), key, above)
 

@@ -34,9 +34,11 @@ class Results:
     """Remembers what it is told."""
 
     told: list[tuple[str, str | None]] = field(factory=list)
+    policy_domains: list[str] = field(factory=list)
 
     def count(self, reported: Reported, fault: Fault | None, host: str, address: str, source: str) -> None:
         self.told.append((reported.type, None if fault is None else fault.kind))
+        self.policy_domains.append(reported.policy_domain)
 
 
 class Receivers(TestCase):
@@ -123,6 +125,7 @@ class DANEOverLoopback(Receivers):
             assert await self.sent(self.transport(port)) == (DELIVERED, "dane", "verified")
             assert mx.messages[0].tls
         assert self.results.told == [("tlsa", None)] * 3
+        assert set(self.results.policy_domains) == {"mx.in.test"}, "RFC 8460 section 1.1: the TLSA base domain"
 
     async def test_any_other_certificate_gets_nothing_and_clear_is_no_way_out(self) -> None:
         """RFC 7672 section 2.2, HARD-CASES row 24."""
@@ -231,6 +234,7 @@ class DANEOverLoopback(Receivers):
             for name, told in at.items():
                 self.dns.set(f"_{port}._tcp.{name}", told)
             assert (await self.sent(self.transport(port)))[:2] == (DELIVERED, policy)
+        assert self.results.policy_domains == ["real.test", "mx.in.test", "mx.in.test", "in.test"]
 
     async def test_sni_says_the_domain_that_has_the_records(self) -> None:
         """RFC 7672 section 8.1: the TLSA base domain, which need not be what the MX record says."""

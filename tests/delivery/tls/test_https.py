@@ -102,8 +102,17 @@ class HTTPSTests(WebServer):
 
     async def test_a_post_carries_its_body(self) -> None:
         self.pages.status = 201
-        assert (await self.client().post(f"https://{HOST}:{self.port}/in", "application/tlsrpt+gzip", b"\x1f\x8b")).status == 201
+        assert (await self.client().post(f"https://{HOST}:{self.port}/in", "application/tlsrpt+gzip", b"\x1f\x8b")) == 201
         assert self.pages.asked == [(b"POST", b"/in", b"\x1f\x8b")]
+
+    async def test_the_status_is_all_that_a_post_waits_for(self) -> None:
+        """An answer without a length ends with the connection, if it ever does; what it says is of no interest (RFC 8460 section 5.4)."""
+        factory = Factory.forProtocol(Raw)  # type: ignore[no-untyped-call]
+        factory.noisy = False
+        for head in (b"HTTP/1.0 200 OK\r\n\r\n", b"HTTP/1.1 201 Created\r\nContent-Length: 9\r\n\r\nhal"):
+            Raw.said = head
+            client = self.client(self.serve(factory))
+            assert await client.post(f"https://{HOST}/in", "application/tlsrpt+gzip", b"x") == int(head[9:12])
 
     async def test_redirects_are_answers_like_any_other(self) -> None:
         """RFC 8461 section 3.3."""

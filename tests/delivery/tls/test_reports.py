@@ -26,7 +26,7 @@ from lettermta.delivery.dns_cache import Answer as Records
 from lettermta.delivery.dns_wire import Server, TryFailed
 from lettermta.delivery.resolver import NoSuchDomain, TemporaryDNSFailure
 from lettermta.delivery.tls import ledger as ledger_module
-from lettermta.delivery.tls.https import Answer, HTTPSFailed
+from lettermta.delivery.tls.https import HTTPSFailed
 from lettermta.delivery.tls.ledger import DayFiles, Ledger, day_of
 from lettermta.delivery.tls.policy import Reported
 from lettermta.delivery.tls.report_mail import ReportMail
@@ -42,6 +42,7 @@ NOON = 1_795_000_000.0 // 86_400 * 86_400 + 43_200
 TODAY = day_of(NOON)
 STS = Reported("in.test", "sts", ("version: STSv1", "mode: testing", "mx: *.in.test", "max_age: 60"), ("*.in.test",))
 NONE = Reported("in.test", "no-policy-found")
+DANE = Reported("in.test", "tlsa", ("3 1 1 ab",), base="mx.in.test")
 EXPIRED = Fault("certificate-expired", "it has\n expired")
 US = Submitter("Example Ltd", "tls@out.test", "mta.out.test")
 SERVFAIL = TemporaryDNSFailure("in.test", TXT, [TryFailed(Server("127.0.0.1", 53), "SERVFAIL", rcode="SERVFAIL")])
@@ -89,11 +90,11 @@ class World:
             return fail(self.record)
         return succeed(Records(name, (from_text(IN, TXT, f'"{self.record}"'),), False, 0.0))
 
-    async def post(self, url: str, media_type: str, body: bytes) -> Answer:
+    async def post(self, url: str, media_type: str, body: bytes) -> int:
         self.posted.append((url, media_type, body))
         if isinstance(self.status, Exception):
             raise self.status
-        return Answer(self.status, "", b"")
+        return self.status
 
     async def mail(self, report: Report, recipients: Sequence[str]) -> None:
         if self.refusal is not None:
@@ -152,6 +153,25 @@ def test_the_document_is_as_the_rfc_has_it(world: World) -> None:
         ],
     }
     assert report.packed() == report.packed()
+
+
+def test_a_dane_policy_is_the_hosts_and_its_report_the_recipients_domains(world: World) -> None:
+    """RFC 8460 section 1.1: the policy domain of DANE is the TLSA base domain; that outlives a restart."""
+    count(world, DANE)
+    world.stop()
+    world.start()
+    world.pass_midnight()
+    [(report, _)] = world.mailed
+    [policy] = json.loads(gzip.decompress(report.packed()))["policies"]
+    assert policy["policy"] == {"policy-type": "tlsa", "policy-string": ["3 1 1 ab"], "policy-domain": "mx.in.test"}
+    assert report.domain.domain == "in.test"
+
+
+def test_a_day_that_an_older_version_has_counted_is_read() -> None:
+    """It did not keep the TLSA base domain."""
+    policy = {"type": "tlsa", "strings": ["3 1 1 ab"], "mx_hosts": [], "successes": 2, "failures": []}
+    read = DomainDay.read({"domain": "in.test", "fate": "", "policies": [policy]})
+    assert [each.policy_domain for each in read.policies] == ["in.test"]
 
 
 def test_a_report_is_sent_once_and_not_before_its_day_is_over(world: World) -> None:
@@ -288,9 +308,9 @@ def test_memory_is_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_server_that_does_not_answer_holds_up_no_stop(world: World) -> None:
     count(world)
     world.record = "v=TLSRPTv1; rua=https://in.test/tlsrpt"
-    waiting: Deferred[Answer] = Deferred()
+    waiting: Deferred[int] = Deferred()
 
-    async def post(url: str, media_type: str, body: bytes) -> Answer:
+    async def post(url: str, media_type: str, body: bytes) -> int:
         try:
             return await waiting
         except CancelledError:

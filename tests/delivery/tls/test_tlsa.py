@@ -7,7 +7,7 @@ from attrs import evolve
 from zope.interface.verify import verifyObject
 
 from lettermta.delivery.tls.tlsa import DANE, TLSA, usable
-from lettermta.smtp.client_tls import EXPIRED, HOST_MISMATCH, NOT_TRUSTED, IJudge
+from lettermta.smtp.client_tls import EXPIRED, HOST_MISMATCH, NOT_TRUSTED, IJudge, WebPKI
 from tests.delivery.tls.certificates import alone, root
 
 ROOT = root()
@@ -55,6 +55,18 @@ def test_with_dane_ta_names_dates_and_signatures_count() -> None:
     assert fault([anchor], INTERMEDIATE.issue("mx.in.test", days=-1)) == EXPIRED
     stranger = evolve(root("a stranger").issue("mx.in.test"), above=INTERMEDIATE.chain)
     assert fault([anchor], stranger) == NOT_TRUSTED, "shown beside an anchor that did not sign it"
+
+
+def test_with_dane_ta_the_common_name_counts_where_no_dns_name_is_told() -> None:
+    """RFC 7672 section 3.2.3, unlike everywhere else."""
+    anchor = INTERMEDIATE.tlsa(2, 1, 1)
+    assert fault([anchor], INTERMEDIATE.issue(common="mx.in.test")) is None
+    assert fault([anchor], INTERMEDIATE.issue(common="*.in.test")) is None
+    assert fault([anchor], INTERMEDIATE.issue("192.0.2.1", common="MX.in.test")) is None
+    for wrong in ("other.test", "a server", "*.test", "mx.in.test\0.evil.test", "\u0444"):
+        assert fault([anchor], INTERMEDIATE.issue(common=wrong)) == HOST_MISMATCH
+    assert fault([anchor], INTERMEDIATE.issue("other.test", common="mx.in.test")) == HOST_MISMATCH
+    assert WebPKI(("mx.in.test",)).fault(INTERMEDIATE.issue(common="mx.in.test").chain, None) is not None
 
 
 def test_a_server_that_is_no_authority_is_no_trust_anchor() -> None:
