@@ -90,7 +90,9 @@ class Zones:
 
 
 class WebServer:
-    """nginx by HTTPS on port 443 of an address: ``pages`` has the MTA-STS policies by host, ``pairs`` the certificates."""
+    """nginx by HTTPS on port 443 of an address: ``pages`` has the MTA-STS policies by host, ``pairs`` the certificates; a page that is a
+    URL is a redirect to it.
+    """
 
     def __init__(self, folder: Path, address: str, pages: Mapping[str, str], pairs: Mapping[str, Path]) -> None:
         folder.mkdir()
@@ -99,8 +101,9 @@ class WebServer:
             page = folder / str(number) / ".well-known" / "mta-sts.txt"
             page.parent.mkdir(parents=True)
             page.write_text(text)
+            answer = f"return 302 {text}" if text.startswith("https://") else f"root {folder / str(number)}"
             servers += (
-                f"server {{ listen {address}:443 ssl; server_name {host}; root {folder / str(number)}; default_type text/plain;\n"
+                f"server {{ listen {address}:443 ssl; server_name {host}; {answer}; default_type text/plain;\n"
                 f"ssl_certificate {pairs[host]}; ssl_certificate_key {pairs[host]}; }}\n"
             )
         folder.chmod(0o755)

@@ -6,6 +6,7 @@ One daemon, configured as an operator would, sends a message to a domain for eac
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import os
 import random
@@ -13,7 +14,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, redirect_stdout
 from email import message_from_bytes
 from email.policy import default
 from pathlib import Path
@@ -28,6 +29,8 @@ from lettermta.delivery.tls.sts_files import Kept, PolicyFiles
 from lettermta.delivery.tls.sts_policy import Mode, STSPolicy
 from lettermta.delivery.tls.tally import DomainDay, Failed
 from lettermta.delivery.tls.tlsa import TLSA
+from lettermta.ops.queue import main as lettermta_queue
+from lettermta.testing.mx import EXTENSIONS
 from tests.delivery.tls.certificates import Signed, alone, root
 from tests.system.program import PATIENCE
 from tests.system.secured import Postfix, WebServer, Zones
@@ -63,13 +66,13 @@ class Internet:
         """A file of a certificate and its key."""
         return certificate.write(self.folder / f"{name}.pem", key_first=key_first)
 
-    def host(self, name: str, certificate: Signed | None) -> str:
+    def host(self, name: str, certificate: Signed | None, *extensions: str) -> str:
         """A receiver, with STARTTLS if it has a certificate; returns its address."""
         address = self.address()
-        options = {}
+        options: dict[str, Any] = {"extensions": [*EXTENSIONS, *extensions]}
         if certificate is not None:
             pair = str(self.pair(name, certificate))
-            options = {"certificate": pair, "key": pair}
+            options.update(certificate=pair, key=pair)
         self.receivers[name] = Receiver(address, self.port, **options)
         self.site.keep(self.receivers[name])
         return address
@@ -85,15 +88,16 @@ class Internet:
         if text is not None:
             self.plain += self.announced(name, PLAIN, text, web)
 
-    def announced(self, name: str, zone: str, text: str, web: Path | None = None) -> list[str]:
-        """The records of an MTA-STS policy."""
+    def announced(self, name: str, zone: str, text: str, web: Path | None = None, at: str | None = None) -> list[str]:
+        """The records of an MTA-STS policy; ``at``: another name that has the web server's address."""
         host = f"mta-sts.{name}.{zone}"
         self.pages[host] = text
         self.pairs[host] = web or self.folder / "web.pem"
-        return [f'_mta-sts.{name} TXT "v=STSv1; id=1;"', f"mta-sts.{name} A {self.web}"]
+        return [f'_mta-sts.{name} TXT "v=STSv1; id=1;"', f"mta-sts.{name} " + (f"CNAME {at}" if at else f"A {self.web}")]
 
 
 STS_NAMES = [f"{mode}{case}" for mode in ("enforce", "testing", "none") for case in ("", "-wrong", "-stripped", "-mismatch")]
+WEB_NAMES = ["cname-web", "redirect", "oversized", "renewed", "web-down"]
 
 
 def policy(mode: str, *hosts: str) -> str:
@@ -103,13 +107,15 @@ def policy(mode: str, *hosts: str) -> str:
 
 def populate(net: Internet, authority: Signed) -> tuple[Postfix, dict[str, str]]:
     """All domains there are; returns the Postfix among them, and what is to be spoilt in the signed zone."""
-    right = authority.issue(f"mx.ta.{SIGNED}", *(f"mx.{name}.{PLAIN}" for name in STS_NAMES))
+    right = authority.issue(f"mx.ta.{SIGNED}", *(f"mx.{name}.{PLAIN}" for name in STS_NAMES + WEB_NAMES))
     other, old, elsewhere = alone("other.test"), alone("other.test", days=-1), authority.issue("other.test")
     good, wrong, expired, misnamed = (
         net.host(name, certificate) for name, certificate in (("good", right), ("wrong", other), ("old", old), ("misnamed", elsewhere))
     )
     bare = net.host("bare", None)
-    net.pair("web", authority.issue(*(f"mta-sts.{name}.{PLAIN}" for name in [*STS_NAMES, "no-policy"]), f"mta-sts.both.{SIGNED}"))
+    net.pair(
+        "web", authority.issue(*(f"mta-sts.{name}.{PLAIN}" for name in [*STS_NAMES, *WEB_NAMES, "no-policy"]), f"mta-sts.both.{SIGNED}")
+    )
 
     by_postfix = authority.issue(f"mx.ee.{SIGNED}")
     address = net.address()
@@ -126,6 +132,11 @@ def populate(net: Internet, authority: Signed) -> tuple[Postfix, dict[str, str]]
     net.dane("both", wrong, other.tlsa(3, 1, 1))
     net.signed += net.announced("both", SIGNED, policy("enforce", "elsewhere.test"))
 
+    populate_aliases(net, good, right)
+    careful = net.host("careful", right, "REQUIRETLS")
+    for name in ("careful", "author"):
+        net.dane(name, careful, right.tlsa(3, 1, 1))
+
     for mode in ("enforce", "testing", "none"):
         net.sts(mode, good, policy(mode, f"*.{mode}.{PLAIN}"))
         net.sts(f"{mode}-wrong", wrong, policy(mode, f"mx.{mode}-wrong.{PLAIN}"))
@@ -136,7 +147,33 @@ def populate(net: Internet, authority: Signed) -> tuple[Postfix, dict[str, str]]
     net.sts("no-policy", wrong, "<html>welcome</html>\n")
     net.sts("still", wrong)
     net.sts("over", wrong)
+    net.plain += [f"insecure-mx MX 10 mx.wrong.{SIGNED}."]
+
+    for name in ("cname-web", "redirect", "oversized"):
+        net.plain += [f"{name} MX 10 mx.{name}", f"mx.{name} A {wrong if name != 'cname-web' else good}"]
+    net.plain += net.announced("cname-web", PLAIN, policy("enforce", "mx.cname-web.plain.test"), at=f"mta-sts.enforce.{PLAIN}.")
+    net.plain += net.announced("redirect", PLAIN, f"https://mta-sts.enforce-mismatch.{PLAIN}/.well-known/mta-sts.txt")
+    net.plain += net.announced("oversized", PLAIN, policy("enforce", "mx.other.test") + "more: of it\n" * 20_000)
+    net.sts("renewed", good, policy("enforce", f"mx.renewed.{PLAIN}"))
+    net.sts("web-down", good, policy("enforce", f"mx.web-down.{PLAIN}"), net.pair("web-down", alone(f"mta-sts.web-down.{PLAIN}")))
     return postfix, {forged.data.hex(): other.tlsa(3, 1, 1).data.hex()}
+
+
+def populate_aliases(net: Internet, good: str, right: Signed) -> None:
+    """Where TLSA records can be that are not simply the host's."""
+    record, old = right.tlsa(3, 1, 1), alone("old.test").tlsa(3, 1, 1)
+    net.dane("rollover", good, old, record)
+    net.dane("mixed", good, TLSA(0, 0, 1, b"\3" * 32), TLSA(3, 1, 9, b"\3" * 32), record)
+    tlsa = f"_{net.port}._tcp"
+    net.signed += ["cname MX 10 alias.cname", "alias.cname CNAME real.cname", f"real.cname A {good}", f"{tlsa}.real.cname TLSA {record}"]
+    net.signed += ["cname-out MX 10 alias.cname-out", f"alias.cname-out CNAME mx.cname-out.{PLAIN}."]
+    net.signed += [f"{tlsa}.alias.cname-out TLSA {record}"]
+    net.plain += [f"mx.cname-out A {good}", f"{tlsa}.mx.cname-out TLSA {old}"]
+    net.dane("tlsa-cname", good)
+    net.signed += [f"{tlsa}.mx.tlsa-cname CNAME _dane.tlsa-cname", f"_dane.tlsa-cname TLSA {record}"]
+    net.dane("tlsa-out", good)
+    net.signed += [f"{tlsa}.mx.tlsa-out CNAME _dane.tlsa-out.{PLAIN}."]
+    net.plain += [f"_dane.tlsa-out TLSA {old}"]
 
 
 @pytest.fixture(scope="module")
@@ -169,6 +206,8 @@ def daemon(net: Internet, site: Site) -> Daemon:
     enforced = STSPolicy(Mode.ENFORCE, ("mx.elsewhere.test",), 86_400)
     kept.save(f"still.{PLAIN}", Kept(enforced, "1", time.time() - 1000))
     kept.save(f"over.{PLAIN}", Kept(enforced, "1", time.time() - 100_000))
+    kept.save(f"renewed.{PLAIN}", Kept(enforced, "0", time.time() - 1000))
+    kept.save(f"web-down.{PLAIN}", Kept(enforced, "0", time.time() - 1000))
     daemon.admin("domain", "create", "--project", "demo", "sender.test")
     count_days_ago(daemon)
     daemon.start()
@@ -192,6 +231,16 @@ DELIVERED = {
     # Section 2.2: TLSA records of no use ask for TLS; a proven absence asks for nothing.
     f"unusable.{SIGNED}": ("dane-unusable", "unverified", "250 2.0.0"),
     f"without.{SIGNED}": ("opportunistic", "unverified", "250 2.0.0"),
+    # RFC 7671 section 8.1: while a key is rolled over there are two records; what can't be used does not matter beside what can.
+    f"rollover.{SIGNED}": ("dane", "verified", "250 2.0.0"),
+    f"mixed.{SIGNED}": ("dane", "verified", "250 2.0.0"),
+    # RFC 7672 section 2.2.3, RFC 7671 section 7: aliases of hosts and of records.
+    f"cname.{SIGNED}": ("dane", "verified", "250 2.0.0"),
+    f"cname-out.{SIGNED}": ("dane", "verified", "250 2.0.0"),
+    f"tlsa-cname.{SIGNED}": ("dane", "verified", "250 2.0.0"),
+    f"tlsa-out.{SIGNED}": ("opportunistic", "unverified", "250 2.0.0"),
+    # Section 2.2.1: a host with TLSA records, named by MX records that nobody signed.
+    f"insecure-mx.{PLAIN}": ("opportunistic", "unverified", "250 2.0.0"),
     # RFC 8461 section 2: DANE comes before a policy that would not have the host.
     f"both.{SIGNED}": ("dane", "verified", "250 2.0.0"),
     # Section 5.
@@ -207,6 +256,11 @@ DELIVERED = {
     # Section 3.3: what can't be fetched is no policy. Section 3.2: nor is what has expired.
     f"web-wrong.{PLAIN}": ("opportunistic", "unverified", "250 2.0.0"),
     f"no-policy.{PLAIN}": ("opportunistic", "unverified", "250 2.0.0"),
+    f"redirect.{PLAIN}": ("opportunistic", "unverified", "250 2.0.0"),
+    f"oversized.{PLAIN}": ("opportunistic", "unverified", "250 2.0.0"),
+    # Section 3.3: the certificate is for the name that was asked for, wherever that is. Section 3.1: another id, another policy.
+    f"cname-web.{PLAIN}": ("mta-sts", "verified", "250 2.0.0"),
+    f"renewed.{PLAIN}": ("mta-sts", "verified", "250 2.0.0"),
     f"over.{PLAIN}": ("opportunistic", "unverified", "250 2.0.0"),
 }
 DEFERRED = {
@@ -220,6 +274,8 @@ DEFERRED = {
     f"enforce-mismatch.{PLAIN}": "The MTA-STS policy of enforce-mismatch.plain.test does not name mx.enforce-mismatch.plain.test",
     # Known from before, and its announcement is gone: it holds all the same.
     f"still.{PLAIN}": "The MTA-STS policy of still.plain.test does not name mx.still.plain.test",
+    # Its successor can't be had.
+    f"web-down.{PLAIN}": "The MTA-STS policy of web-down.plain.test does not name mx.web-down.plain.test",
 }
 
 
@@ -230,12 +286,17 @@ def sent(daemon: Daemon) -> Mapping[str, str]:
 
 
 def first_attempt(daemon: Daemon, identifier: str) -> dict[str, Any]:
-    """What came of it, as the tool shows it."""
+    """What came of it, as ``lettermta-queue trace`` shows it; run in this process, as there are many."""
     limit = time.monotonic() + PATIENCE
-    while not (lines := daemon.tool("lettermta-queue", "trace", "--json", identifier, check=False).stdout.splitlines()):
+    while True:
+        printed = io.TextIOWrapper(io.BytesIO(), "utf-8")
+        with redirect_stdout(printed):
+            lettermta_queue(["-c", str(daemon.config), "trace", "--json", identifier])
+        printed.seek(0)
+        if lines := printed.read().splitlines():
+            told: dict[str, Any] = json.loads(lines[0])
+            return told
         assert time.monotonic() < limit, f"no attempt at {identifier}"
-    told: dict[str, Any] = json.loads(lines[0])
-    return told
 
 
 @pytest.mark.parametrize("domain", DELIVERED)
@@ -253,6 +314,42 @@ def test_mail_that_may_not_leave_is_kept(daemon: Daemon, sent: Mapping[str, str]
     assert told["state"] == "deferred" and told["reply"].startswith("451 4.") and DEFERRED[domain] in told["reply"], told
     if domain != LATE:
         assert told["tls"]["policy"] == ("dane" if domain.endswith(SIGNED) else "mta-sts"), told
+
+
+@pytest.mark.parametrize("domain", [domain for domain in DEFERRED if domain != LATE])
+def test_mail_that_does_not_require_tls_leaves_whatever_the_receiver_asks_for(daemon: Daemon, sent: Mapping[str, str], domain: str) -> None:
+    """RFC 8689 section 4.2.2: neither DANE nor MTA-STS keeps it back, TLS is used where it can be had."""
+    told = first_attempt(daemon, daemon.send(mail("TLS-Required: No"), f"you@{domain}"))
+    result = "clear" if "stripped" in domain else "unverified"
+    assert (told["state"], told["tls"]["policy"], told["tls"]["result"]) == ("delivered", "opportunistic", result), told
+
+
+def submitted(daemon: Daemon, recipient: str) -> str:
+    """A message with REQUIRETLS, which wants itself back whole; the field that waives TLS is void beside it (RFC 8689 section 4.1)."""
+    with daemon.client() as client:
+        assert client.has_extn("requiretls")
+        code, said = client.mail(f"me@author.{SIGNED}", ["REQUIRETLS", "RET=FULL"])
+        assert code == 250, said
+        client.rcpt(recipient)
+        _, said = client.data(mail("TLS-Required: No", body="secret\r\n"))
+        return said.decode().rpartition(" ")[2]
+
+
+def test_requiretls_goes_all_the_way(net: Internet, daemon: Daemon) -> None:
+    """RFC 8689 section 4.2.1."""
+    told = first_attempt(daemon, identifier := submitted(daemon, f"you@careful.{SIGNED}"))
+    assert (told["state"], told["tls"]["policy"], told["tls"]["result"]) == ("delivered", "dane", "verified"), told
+    message = net.receivers["careful"].received(identifier)
+    assert "REQUIRETLS" in message["parameters"] and b"TLS-Required: No\r\n" in message["content"]
+
+
+@pytest.mark.parametrize("domain", [f"ta.{SIGNED}", f"cname-web.{PLAIN}", f"without.{SIGNED}", f"none-stripped.{PLAIN}"])
+def test_requiretls_comes_back_where_it_is_not_offered_and_as_careful_as_it_went(net: Internet, daemon: Daemon, domain: str) -> None:
+    """RFC 8689 sections 4.2.1 and 5: 5.7.30, and a report with REQUIRETLS that does not have the content in it."""
+    identifier = submitted(daemon, f"you@{domain}")
+    [report] = net.receivers["careful"].messages(1, where=lambda message: identifier.encode() in message["content"])
+    assert b"Status: 5.7.30" in report["content"] and b"secret" not in report["content"]
+    assert report["sender"] == "" and "REQUIRETLS" in report["parameters"] and report["tls"]
 
 
 def test_postfix_saw_tls(net: Internet, daemon: Daemon, sent: Mapping[str, str]) -> None:
@@ -298,7 +395,10 @@ def test_how_tls_went_is_on_record_when_the_daemon_has_stopped(daemon: Daemon, s
     assert told(f"testing-mismatch.{PLAIN}") == ("sts", 0, ["validation-failure"])
     assert told(f"web-wrong.{PLAIN}") == ("sts", 0, ["sts-webpki-invalid"])
     assert told(f"no-policy.{PLAIN}") == ("sts", 0, ["sts-policy-invalid"])
+    assert told(f"redirect.{PLAIN}") == told(f"oversized.{PLAIN}") == ("sts", 0, ["sts-policy-fetch-error"])
     assert told(f"none.{PLAIN}") == ("no-policy-found", 1, [])
+    report = json.loads(daemon.admin("tlsrpt", "show", f"cname.{SIGNED}"))
+    assert report["policies"][0]["policy"]["policy-domain"] == f"real.cname.{SIGNED}"
     report = json.loads(daemon.admin("tlsrpt", "show", f"testing-wrong.{PLAIN}"))
     assert report["policies"][0]["failure-details"][0]["receiving-mx-hostname"] == f"mx.testing-wrong.{PLAIN}"
     assert f"testing-wrong.{PLAIN}" in daemon.admin("tlsrpt", "list")
