@@ -72,7 +72,7 @@ class BoundedConnection(ProtocolWrapper):
 
     def loseConnection(self) -> None:
         """Close; what has not closed by itself soon is cut (a TLS connection waits for its peer without end)."""
-        if self._closing is None:
+        if self._closing is None and self.connected:
             self._closing = self.factory.clock.callLater(CLOSE_SECONDS, self._cut)
         super().loseConnection()  # type: ignore[no-untyped-call]
 
@@ -81,7 +81,8 @@ class BoundedConnection(ProtocolWrapper):
         self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """It is over."""
+        """It is over; some close it once more when it is, which there is nothing to wait for."""
+        self.connected = 0
         if self._closing is not None:
             self._closing.cancel()
             self._closing = None

@@ -8,9 +8,12 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.protocol import Factory, Protocol
 
 from lettermta.accounts.webhooks import new_secret
+from lettermta.events.webhooks.connecting import _BoundingFactory
 from lettermta.events.webhooks.queue import KEEP, KEEP_FAILING
 from tests.events.webhooks.place import CONTEXT, HOST, NOW, OK, Place, Request, Wire, answer, event, status
 
@@ -290,6 +293,19 @@ def test_endless_header_fields_end_the_connection(place: Place) -> None:
     place.pass_time(3)
     assert place.records()[0]["status"] == "failed"
     assert host.wires[0].to_client < 300_000
+
+
+def test_closing_what_is_closed_already_leaves_nothing_behind(place: Place) -> None:
+    """A TLS connection that is cut when it is gone raises."""
+    factory = _BoundingFactory(Factory.forProtocol(Protocol), place)
+    before = len(place.getDelayedCalls())
+    connection = factory.buildProtocol(IPv4Address("TCP", HOST, 443))
+    connection.makeConnection(Wire(place, place.host(), connection))
+    connection.loseConnection()
+    assert len(place.getDelayedCalls()) > before
+    place.settle()
+    connection.loseConnection()
+    assert len(place.getDelayedCalls()) == before
 
 
 def test_a_retry_after_of_nothing_is_no_leave_to_go_on_at_full_speed(place: Place) -> None:
