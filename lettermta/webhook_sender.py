@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import orjson
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.protocol import Factory
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThread
@@ -112,7 +112,7 @@ class SenderProcess:
             _open(deliveries)
         except (AccountError, DeliveriesInUse, DeliveriesVersionError, OSError, DatabaseFault) as error:
             _log.critical("webhooks can't be sent: {error}", error=error)
-            self._end(os.EX_UNAVAILABLE)
+            self._fail(os.EX_UNAVAILABLE)
             return
         addresses = system_addresses(self._reactor)
         self._sender = Sender(settings, directory.webhooks, deliveries, addresses, self._switch_off, self._reactor)
@@ -149,7 +149,7 @@ class SenderProcess:
     def _broken(self, failure: Failure) -> None:
         """Events could not be put on record: end, so that the daemon tells them again."""
         _log.failure("what webhooks are to be told can't be written", failure=failure)
-        self._end(os.EX_IOERR)
+        self._fail(os.EX_IOERR)
 
     def _logged(self, event: LogEvent) -> None:
         # Of Twisted's own only what went wrong: it has a line for each interim response, of which an endpoint may send thousands.
@@ -160,19 +160,18 @@ class SenderProcess:
                 text += f"\n{failure.getTraceback()}"
             self._frames.send(Kind.LOG, f"{event['log_level'].name}\n{text}".encode())
 
+    def _fail(self, status: int) -> None:
+        """End by ourselves; the daemon's log gets to know why, as closing sends what was said before."""
+        self._status = status
+        self._frames.transport.loseConnection()
+
     def _closed(self) -> None:
-        """The daemon is gone, or wants us to."""
-        if self._sender is None:
-            self._end(self._status)
-            return
+        """The daemon is gone, or wants us to, or we have failed."""
         sender, self._sender = self._sender, None
         if self._telling.running:
             self._telling.stop()
-        Deferred.fromCoroutine(sender.stop()).addBoth(lambda _: self._end(self._status))
-
-    def _end(self, status: int) -> None:
-        self._status = status
-        self._reactor.callLater(0, self._reactor.stop)
+        stopped = succeed(None) if sender is None else Deferred.fromCoroutine(sender.stop())
+        stopped.addBoth(lambda _: self._reactor.callLater(0, self._reactor.stop))
 
 
 def _open(deliveries: Deliveries) -> None:

@@ -79,6 +79,7 @@ def test_replay_wants_to_know_what(run: Run, webhook: str) -> None:
     assert run("webhook", "replay", "none", "--since", "1h").code == os.EX_NOUSER
     assert "in which zone" in run("webhook", "replay", webhook, "--since", "2026-10-04T08:15:30").err
     assert "neither a time" in run("webhook", "replay", webhook, "--since", "yesterday").err
+    assert "there is no event 'delivered'; there are" in run("webhook", "replay", webhook, "--name", "delivered").err
     run("webhook", "disable", webhook)
     refused = run("webhook", "replay", webhook, "--since", "1h")
     assert (refused.code, "webhook enable" in refused.err) == (os.EX_USAGE, True)

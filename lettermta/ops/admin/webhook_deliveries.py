@@ -19,7 +19,7 @@ from lettermta.accounts.store import AccountStore
 from lettermta.accounts.webhooks import Webhook, WebhookStore
 from lettermta.config import kinds
 from lettermta.config.faults import Wrong
-from lettermta.event import Event, timestamp
+from lettermta.event import NAMES, Event, timestamp
 from lettermta.events.webhooks.own_events import test_event
 from lettermta.ops.admin.commands import Commands
 from lettermta.ops.admin.given import Misused
@@ -189,6 +189,8 @@ def _filters(args: argparse.Namespace) -> Mapping[str, Any]:
     filters = {name: value for name, value in options.items() if value is not None}
     if not filters:
         raise Misused("say which events: --event, --message, --since, --until, --name, --tag")
+    if args.name is not None and args.name not in NAMES:
+        raise Misused(f"there is no event {args.name!r}; there are {', '.join(sorted(NAMES))}")
     return filters
 
 
