@@ -18,6 +18,7 @@ from lettermta.delivery.exchange import Lookup
 from lettermta.delivery.routing import Routing
 from lettermta.delivery.tls.policy import HostPolicy, Kind
 from lettermta.delivery.transports.mx import MXTransport
+from lettermta.delivery.transports.smarthost import SmarthostTransport
 from lettermta.delivery.way import Elsewhere, Way
 from lettermta.message import Lane, Unreachable, domain_of
 
@@ -58,7 +59,7 @@ class Explainer:
             "transport": self._transport(route),
             "fault": fault,
             "mx": hosts,
-            "sources": _sources(transport) if isinstance(transport, MXTransport) else None,
+            "sources": _sources(transport) if isinstance(transport, MXTransport | SmarthostTransport) else None,
             "destination": {"key": way.key, "flow": way.flow},
             "limits": _limits(way) if looked_up else None,
             "schedule": self.routing.schedule_of(lane).delays,
@@ -121,7 +122,7 @@ class Explainer:
         }
 
 
-def _sources(transport: MXTransport) -> Shown | None:
+def _sources(transport: MXTransport | SmarthostTransport) -> Shown | None:
     """The pool and its addresses; None where the system chooses."""
     pool = transport.pool
     if pool is None:

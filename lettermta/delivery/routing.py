@@ -23,7 +23,7 @@ from lettermta.delivery.exchange import LOOK_UP, MOST_KNOWN, Exchange, Exchanges
 from lettermta.delivery.resolver import InvalidName, ascii_name
 from lettermta.delivery.schedule import Schedule
 from lettermta.delivery.shaping import Limits, ShapingRules
-from lettermta.delivery.sources import SourcePools
+from lettermta.delivery.sources import SourcePool, SourcePools
 from lettermta.delivery.tls.decision import TLSPolicies
 from lettermta.delivery.transports.capture import CaptureTransport
 from lettermta.delivery.transports.discard import DiscardTransport
@@ -114,12 +114,12 @@ class Routing:
             return self._capture()
         if route.transport is TransportKind.DISCARD:
             return _alone("transport discard", DiscardTransport)
+        if route.pool is not None and route.pool not in self.sources.pools:
+            return _alone(f"no pool {route.pool}", partial(NoPool, route.pool))
         if route.transport is TransportKind.SMARTHOST:
             return self._smarthost(route)
         if self.relayhost is not None:
-            return self._relayhost(self.relayhost)
-        if route.pool is not None and route.pool not in self.sources.pools:
-            return _alone(f"no pool {route.pool}", partial(NoPool, route.pool))
+            return self._relayhost(self.relayhost, route)
         exchange = self.exchanges.get(lane.domain)
         if exchange is None:
             return self._lookup(lane.domain)
@@ -144,10 +144,8 @@ class Routing:
                 key += f" tls {settings.tls}" + (f" {exchange.domain}" if self.settings.tls is TLSMode.OFF else "")
             pool = self.sources.default if pool_name is None else self.sources.pools[pool_name]
             flow = limits.together or receiver
-            name = flow
-            if pool is not None:
-                # Receivers count by the address that mail comes from, so each pool has limits of its own.
-                key, name = f"{key} from {pool.name}", f"{flow} from {pool.name}"
+            # Receivers count by the address that mail comes from, so each pool has limits of its own.
+            key, name = _from(key, pool), _from(flow, pool)
 
             def transport() -> ITransport:
                 latest = partial(self.exchanges.latest, exchange)
@@ -195,11 +193,17 @@ class Routing:
     def _capture(self) -> Way:
         return _alone("transport capture", lambda: CaptureTransport(self.capture_dir, self.reactor, self.links))
 
-    def _relayhost(self, relayhost: HostPort) -> Way:
-        key, limits = f"relayhost {relayhost}", self._relay_limits(relayhost.host)
+    def _own_pool(self, route: Route) -> SourcePool | None:
+        """To hosts that the operator named, mail leaves from a pool where its route asks for that: the default is for the world."""
+        return None if route.pool is None else self.sources.pools[route.pool]
+
+    def _relayhost(self, relayhost: HostPort, route: Route) -> Way:
+        pool, limits = self._own_pool(route), self._relay_limits(relayhost.host)
+        key = _from(f"relayhost {relayhost}", pool)
 
         def transport() -> ITransport:
-            return SmarthostTransport(self.reactor, relayhost.host, relayhost.port, self.settings.tls, None, self.settings, limits=limits)
+            host, port, settings = relayhost.host, relayhost.port, self.settings
+            return SmarthostTransport(self.reactor, host, port, settings.tls, None, settings, limits=limits, pool=pool, receiver=host)
 
         return Way(key, transport, key, limits)
 
@@ -207,13 +211,21 @@ class Routing:
         smarthost = route.smarthost
         assert smarthost is not None
         # The credentials are part of the key, or a changed password would wait for the old channels to close.
-        key, limits = f"smarthost {route.slug} {hash(smarthost):x}", self._relay_limits(smarthost.host)
+        pool, limits = self._own_pool(route), self._relay_limits(smarthost.host)
+        key = _from(f"smarthost {route.slug} {hash(smarthost):x}", pool)
 
         def transport() -> ITransport:
-            tls, credentials = TLSMode(smarthost.tls.value), _credentials(smarthost)
-            return SmarthostTransport(self.reactor, smarthost.host, smarthost.port, tls, credentials, self.settings, limits=limits)
+            tls, credentials, host = TLSMode(smarthost.tls.value), _credentials(smarthost), smarthost.host
+            return SmarthostTransport(
+                self.reactor, host, smarthost.port, tls, credentials, self.settings, limits=limits, pool=pool, receiver=host
+            )
 
         return Way(key, transport, key, limits)
+
+
+def _from(key: str, pool: SourcePool | None) -> str:
+    """The key of a way that leaves from a pool."""
+    return key if pool is None else f"{key} from {pool.name}"
 
 
 def _alone(key: str, transport: Callable[[], ITransport]) -> Way:

@@ -253,9 +253,23 @@ def test_a_route_with_a_pool_has_channels_and_limits_of_its_own(office: Office) 
     assert routing.way(pooled).transport().pool is pools.pools["bulk"]
 
 
-def test_mail_of_a_route_whose_pool_is_gone_waits(office: Office) -> None:
+@pytest.mark.parametrize("kind", [TransportKind.SMARTHOST, TransportKind.MX])
+def test_mail_leaves_from_its_routes_pool_to_a_smarthost_and_a_relayhost_too(office: Office, kind: TransportKind) -> None:
+    bulk, usual = SourcePool("bulk", [], None), SourcePool("usual", [], None)  # type: ignore[arg-type]
+    routing = office.routing(sources=SourcePools({"bulk": bulk, "usual": usual}, usual), relayhost=HostPort("relay.example", 25))
+    lane = office.lane(kind, smarthost=Smarthost("relay.example", 25) if kind is TransportKind.SMARTHOST else None)
+    plain = routing.way(lane)
+    assert plain.transport().pool is None, "the default is for receivers in the world"
+    office.store.update_route("demo", "r1", lambda route: evolve(route, pool="bulk"))
+    pooled = routing.way(lane)
+    assert pooled.transport().pool is bulk
+    assert pooled.key == pooled.flow == f"{plain.key} from bulk"
+
+
+@pytest.mark.parametrize("kind", [TransportKind.SMARTHOST, TransportKind.MX])
+def test_mail_of_a_route_whose_pool_is_gone_waits(office: Office, kind: TransportKind) -> None:
     routing = office.routing()
-    lane = office.lane(TransportKind.MX)
+    lane = office.lane(kind, smarthost=Smarthost("relay.example", 25) if kind is TransportKind.SMARTHOST else None)
     office.store.update_route("demo", "r1", lambda route: evolve(route, pool="gone"))
     failures: list[Unreachable] = []
     routing.way(lane).transport().open().addErrback(lambda failure: failures.append(failure.value))

@@ -17,6 +17,7 @@ from lettermta.delivery.exchange import Exchange
 from lettermta.delivery.sources import Source, SourcePool
 from lettermta.delivery.transports.mx import MXTransport
 from lettermta.delivery.transports.settings import DeliverySettings
+from lettermta.delivery.transports.smarthost import SmarthostTransport
 from lettermta.delivery.warm_up import BLOCK, MOST_RECEIVERS, Plan, WarmUp
 from lettermta.message import Unreachable
 from lettermta.testing.mx import RemoteMX
@@ -261,6 +262,21 @@ class Sending(TestCase):
         await self.send(transport, 2)
         error = await self.assertFailure(transport.open(), Unreachable)
         assert str(error.reply) == "451 4.3.2 The warm-up plans of pool pool grant mx mx.test no more for now"
+
+    async def test_a_smarthost_is_reached_from_a_source_too(self) -> None:
+        settings = DeliverySettings("out.test", connect_timeout=5)
+        pool = SourcePool("pool", [Source("four", ("127.0.0.41",), "four.out.test")], self.calendar.warm_up)
+        transport = SmarthostTransport(self.reactor, "127.0.0.1", self.port, "off", None, settings, pool=pool)
+        channel = await transport.open()
+        [session] = self.peer.sessions
+        assert (session.transport.getPeer().host, channel.details["source"]) == ("127.0.0.41", "four")
+        await channel.send(entry(), Content())
+        channel.close()
+        await session.gone
+        assert [message.helo for message in self.peer.messages] == ["four.out.test"]
+        six = SmarthostTransport(self.reactor, "::1", self.port, "off", None, settings, pool=pool)
+        error = await self.assertFailure(six.open(), Unreachable)
+        assert str(error.reply) == "451 4.4.4 ::1 has no address of a family that four has"
 
     async def test_a_host_without_an_address_of_our_family_is_not_reached_from_another(self) -> None:
         transport = self.transport(Source("four", ("127.0.0.41",), "four.out.test"), addresses=["::1"])

@@ -153,6 +153,16 @@ class Connector:
         raise last or Unreachable(Reply(451, "4.4.4", "There is no address to connect to"))
 
 
+def reachable_from(source: Source | None, host: str, targets: Sequence[Target]) -> list[Target]:
+    """The host's targets of a family that the source has; raises Unreachable where there is none."""
+    if source is None:
+        return list(targets)
+    found = [target for target in targets if source.address_for(target.address) is not None]
+    if not found:
+        raise Unreachable(Reply(451, "4.4.4", f"{host} has no address of a family that {source.name} has"))
+    return found
+
+
 class NotConnected(Unreachable):
     """No connection came about, so nothing was said."""
 

@@ -7,8 +7,7 @@ turns. Permanent is only a domain without MX records that has no address either.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 from attrs import define, evolve, field, frozen
@@ -22,9 +21,9 @@ from lettermta.delivery.shaping import Limits
 from lettermta.delivery.sources import SourcePool
 from lettermta.delivery.tls.decision import DomainPolicy, TLSPolicies
 from lettermta.delivery.tls.policy import UNCOUNTED, HostPolicy, plain
-from lettermta.delivery.transports.connecting import MOST_ADDRESSES, Connector, Target, temporary
+from lettermta.delivery.transports.connecting import MOST_ADDRESSES, Connector, Target, reachable_from, temporary
 from lettermta.delivery.transports.counting import counted
-from lettermta.delivery.transports.metered import MeteredChannel
+from lettermta.delivery.transports.pooled import from_pool
 from lettermta.delivery.transports.settings import DeliverySettings
 from lettermta.interfaces import IChannel, IResolver, ITransport
 from lettermta.message import Reply, Unreachable
@@ -88,18 +87,12 @@ class MXTransport:
         """A session with the best host that has one; fails with Unreachable."""
         if self.latest is not None:
             self.exchange = self.latest()
-        return counted("mx", Deferred.fromCoroutine(self._open() if self.pool is None else self._from_one_of(self.pool)))
+        if self.pool is None:
+            return counted("mx", Deferred.fromCoroutine(self._open()))
+        return counted("mx", Deferred.fromCoroutine(from_pool(self.pool, self.receiver, self._connector, self._open_by)))
 
-    async def _from_one_of(self, pool: SourcePool) -> IChannel:
-        chosen = await pool.choose(self.receiver)
-        source, left = chosen.source, chosen.left
-        client = evolve(self._connector.client, hostname=source.hostname, source=source.name)
-        try:
-            channel = await evolve(self, connector=evolve(self._connector, source=source, client=client))._open()
-        except BaseException:
-            pool.give_back(self.receiver, chosen, left or 0)
-            raise
-        return channel if left is None else MeteredChannel(channel, left, partial(pool.give_back, self.receiver, chosen))
+    def _open_by(self, connector: Connector) -> Awaitable[IChannel]:
+        return evolve(self, connector=connector)._open()
 
     async def _open(self) -> IChannel:
         if self.exchange.domain.startswith("["):
@@ -146,11 +139,7 @@ class MXTransport:
 
     def _reachable(self, host: str, targets: Sequence[Target]) -> list[Target]:
         """Those of a family that our source has."""
-        source = self._connector.source
-        found = [target for target in targets if source is None or source.address_for(target.address) is not None]
-        if not found and source is not None:
-            raise Unreachable(Reply(451, "4.4.4", f"{host} has no address of a family that {source.name} has"))
-        return found
+        return reachable_from(self._connector.source, host, targets)
 
     async def look(self, host: str) -> Seen:
         """What would be tried of one host, and under which policy."""

@@ -18,9 +18,11 @@ from zope.interface import implementer
 
 from lettermta.delivery.resolver import DNSFailure
 from lettermta.delivery.shaping import Limits
+from lettermta.delivery.sources import SourcePool
 from lettermta.delivery.tls.policy import HostPolicy, plain, verified
-from lettermta.delivery.transports.connecting import MOST_ADDRESSES, Connector, Target, temporary
+from lettermta.delivery.transports.connecting import MOST_ADDRESSES, Connector, Target, reachable_from, temporary
 from lettermta.delivery.transports.counting import counted
+from lettermta.delivery.transports.pooled import from_pool
 from lettermta.delivery.transports.settings import DeliverySettings
 from lettermta.interfaces import IChannel, IResolver, ITransport
 from lettermta.message import Reply, Unreachable
@@ -46,6 +48,10 @@ class SmarthostTransport:
     resolver: IResolver | None = None
     trust: Path | None = None
     limits: Limits = field(factory=Limits)
+    pool: SourcePool | None = None
+    """Where channels come from; None: as the system chooses."""
+    receiver: str = ""
+    """What warm-up plans call this host."""
     _connector: Connector = field(init=False)
     _policy: HostPolicy = field(init=False)
 
@@ -59,16 +65,19 @@ class SmarthostTransport:
 
     def open(self) -> Deferred[IChannel]:
         """A session with the host; fails with Unreachable, always temporary."""
-        return counted("smarthost", Deferred.fromCoroutine(self._open()))
+        if self.pool is None:
+            return counted("smarthost", Deferred.fromCoroutine(self._open(self._connector)))
+        return counted("smarthost", Deferred.fromCoroutine(from_pool(self.pool, self.receiver, self._connector, self._open)))
 
-    async def _open(self) -> IChannel:
+    async def _open(self, connector: Connector) -> IChannel:
         addresses = await self._addresses()
         if not addresses:
             raise Unreachable(Reply(451, "4.4.4", f"The host {self.host} has no address"))
         try:
             host = self.host.strip("[]")
             ordered = self.settings.families.order(self.reactor, addresses)[:MOST_ADDRESSES]
-            return await self._connector.first([Target(host, address, self.port) for address in ordered], self._policy)
+            targets = reachable_from(connector.source, self.host, [Target(host, address, self.port) for address in ordered])
+            return await connector.first(targets, self._policy)
         except Unreachable as error:
             raise temporary(error) from None
 
