@@ -267,7 +267,7 @@ class LoginGuard:
         self._accounts = _Memory(clock, remembered)
 
     def follow(self, most: int, exempt: Sequence[Network]) -> None:
-        """Other limits, for logins to come; who is shut out stays so."""
+        """Other limits, for logins to come; who is shut out stays so, unless it is exempt now."""
         self._most = most
         self._exempt = _Exempt(exempt)
 
@@ -277,7 +277,7 @@ class LoginGuard:
     def denies(self, address: str) -> Denied | None:
         """What to answer a connection (or an AUTH) from ``address`` with, or None when it may try."""
         record = self._sources.get(_source_of(address))
-        if record is None or record.shut_out_until <= self._clock.seconds():
+        if record is None or record.shut_out_until <= self._clock.seconds() or address in self._exempt:
             return None
         return Denied(SHUT_OUT, Cause.FAILED_LOGINS)
 

@@ -228,6 +228,17 @@ def test_an_exempt_address_is_never_shut_out_but_its_sessions_are_slowed_and_end
     assert guarded.denies("127.0.0.1") is None
 
 
+def test_a_source_that_was_shut_out_comes_in_again_once_it_is_exempt(clock: Clock) -> None:
+    """What an operator does about a gateway behind which one application has a wrong token."""
+    guarded = guard(clock)
+    for number in range(1, 6):
+        for source in ("192.0.2.1", "198.51.100.1"):
+            guarded.failed(source, "lettermint", number)
+    guarded.follow(5, (*LOOPBACK, ip_network("192.0.2.0/24")))
+    assert guarded.denies("192.0.2.1") is None
+    assert guarded.denies("198.51.100.1") is not None
+
+
 def test_an_account_tried_from_everywhere_is_told_of_once_and_stays_usable(clock: Clock) -> None:
     guarded = guard(clock)
     told = [guarded.failed(f"192.0.{n}.1", "shop/lettermint", 1).suspicious for n in range(12)]
