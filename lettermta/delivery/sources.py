@@ -32,10 +32,11 @@ class Source:
 
 @frozen
 class Chosen:
-    """A source for one channel. ``left``: how many messages its plan grants; None: any number."""
+    """A source for one channel. ``left``: how many messages its plan grants; None: any number. ``day``: the day that they are for."""
 
     source: Source
     left: int | None = None
+    day: str = ""
 
 
 @define(eq=False)
@@ -53,8 +54,10 @@ class SourcePool:
         for source in self.sources:
             if source.plan is None or self.warm_up.over(source.name, source.plan):
                 older.append(source)
-            elif granted := await self.warm_up.reserve(source.name, source.plan, receiver):
-                return Chosen(source, granted)
+                continue
+            day = self.warm_up.today
+            if granted := await self.warm_up.reserve(source.name, source.plan, receiver):
+                return Chosen(source, granted, day)
         if not older:
             raise Unreachable(Reply(451, "4.3.2", f"The warm-up plans of pool {self.name} grant {receiver} no more for now"))
         self._turn += 1
@@ -63,7 +66,11 @@ class SourcePool:
     def give_back(self, receiver: str, chosen: Chosen, unused: int) -> None:
         """Of what was granted so many were not sent."""
         if chosen.left is not None and unused:
-            self.warm_up.give_back(chosen.source.name, receiver, unused)
+            self.warm_up.give_back(chosen.source.name, receiver, unused, chosen.day)
+
+    def granted(self, chosen: Chosen) -> bool:
+        """Whether what its plan granted may be used yet."""
+        return chosen.day == self.warm_up.today
 
 
 @frozen

@@ -106,8 +106,15 @@ class WarmUp:
         await self._written()
         return granted
 
-    def give_back(self, source: str, receiver: str, unused: int) -> None:
-        """So many that were granted were not sent; on record with the next grant."""
+    @property
+    def today(self) -> str:
+        """The day that is counted now; what is granted on it is for it alone."""
+        return self._today()
+
+    def give_back(self, source: str, receiver: str, unused: int, day: str) -> None:
+        """So many that were granted on that day were not sent; on record with the next grant. A day that is over gets nothing back."""
+        if day != self._today():
+            return
         counts = self._sent.get(source, {})
         key = self._key(counts, receiver)
         if key in counts:

@@ -148,9 +148,19 @@ def test_what_is_granted_is_on_the_disk_before_it_is_used(calendar: Calendar) ->
 def test_what_was_not_sent_can_be_granted_again(calendar: Calendar) -> None:
     plan = Plan((24,))
     granted = calendar.all_of(plan)
-    calendar.warm_up.give_back("new", "mx big.test", 5)
+    calendar.warm_up.give_back("new", "mx big.test", 5, calendar.warm_up.today)
     assert calendar.all_of(plan) == 5
     assert granted == 13
+
+
+def test_what_was_not_sent_by_midnight_is_lost_and_adds_nothing_to_the_next_day(calendar: Calendar) -> None:
+    plan = Plan((24, 24))
+    calendar.all_of(plan)
+    yesterday = calendar.warm_up.today
+    calendar.now += DAY
+    calendar.all_of(plan)
+    calendar.warm_up.give_back("new", "mx big.test", 13, yesterday)
+    assert calendar.all_of(plan) == 0
 
 
 def test_a_clock_that_is_set_back_grants_nothing_twice(calendar: Calendar) -> None:
@@ -256,6 +266,16 @@ class Sending(TestCase):
         )
         for _ in range(3):
             assert await self.send(transport, 3) == ["new.out.test"] * 3
+
+    async def test_a_channel_does_not_carry_into_the_next_day_what_the_last_one_granted(self) -> None:
+        transport = self.transport(Source("new", ("127.0.0.42",), "new.out.test", Plan((24, 24))))
+        channel = await transport.open()
+        assert channel.usable
+        self.calendar.now += DAY
+        assert not channel.usable
+        channel.close()
+        assert len(await self.send(transport, 13)) == 13
+        await self.assertFailure(transport.open(), Unreachable)
 
     async def test_where_all_are_new_and_used_up_mail_waits(self) -> None:
         transport = self.transport(Source("new", ("127.0.0.42",), "new.out.test", Plan((2,))))

@@ -1,4 +1,7 @@
-"""A channel from an address that is being warmed up: it carries as many messages as the plan granted, and gives back what is left."""
+"""A channel from an address that is being warmed up: it carries as many messages as the plan granted, and gives back what is left.
+
+What was granted for one day is not used on the next, however long the channel lives.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +18,17 @@ from lettermta.message import QueueEntry, Verdict
 @implementer(IChannel)
 @define(eq=False)
 class MeteredChannel:
-    """``left``: how many messages it may carry yet; ``give_back`` is told, once, how many it did not."""
+    """``left``: how many messages it may carry as long as they are ``granted``; ``give_back`` is told, once, how many it did not."""
 
     channel: IChannel
     left: int
+    granted: Callable[[], bool]
     give_back: Callable[[int], None]
 
     @property
     def usable(self) -> bool:
         """See IChannel."""
-        return self.left > 0 and self.channel.usable
+        return self.left > 0 and self.channel.usable and self.granted()
 
     @property
     def ended(self) -> bool:

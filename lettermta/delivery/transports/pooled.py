@@ -23,4 +23,6 @@ async def from_pool(pool: SourcePool, receiver: str, connector: Connector, open_
     except BaseException:
         pool.give_back(receiver, chosen, left or 0)
         raise
-    return channel if left is None else MeteredChannel(channel, left, partial(pool.give_back, receiver, chosen))
+    if left is None:
+        return channel
+    return MeteredChannel(channel, left, partial(pool.granted, chosen), partial(pool.give_back, receiver, chosen))
