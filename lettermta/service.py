@@ -36,6 +36,7 @@ from lettermta.events.dispatcher import Dispatcher
 from lettermta.ops import control, descriptors, http, notify, unsubscribe
 from lettermta.ops.log import LineObserver, wanted
 from lettermta.ops.operations import Operations
+from lettermta.ops.privileges import NotOurs, refuse_root
 from lettermta.ops.reloading import RELOADED, from_the_next_start
 from lettermta.outside import PluggedIn, certificate_faults, certificate_pairs, plugged_in
 from lettermta.smtp.listening import Bound, CannotListen, open_sockets
@@ -191,6 +192,7 @@ class Lettermta(Service):
 
     def _prepare_state(self, config: Config) -> None:
         state_dir = config.mta.state_dir
+        refuse_root(state_dir)
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         own = not self._tls
         if own:
@@ -358,6 +360,8 @@ def _end(text: str, status: int) -> NoReturn:
 
 
 def _state_fault(config: Config, error: OSError) -> str:
+    if isinstance(error, NotOurs):
+        return f"lettermta can't start: {error}"
     text = f"lettermta can't use its state directory {config.mta.state_dir}: {error}"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         text += "\nIt must belong to the user that lettermta runs as ([mta] state_dir); etc/dev.ini keeps its state in the checkout"

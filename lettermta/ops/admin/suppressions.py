@@ -137,7 +137,8 @@ def _import(args: argparse.Namespace, store: AccountStore) -> None:
     shown = {"read": importer.read, "added": importer.added, "known": importer.read - importer.added, "faults": importer.faults}
     print_one(args, shown, "{read} read: {added} added, {known} were there already".format(**shown))
     if importer.faults:
-        raise InvalidAccount(f"{importer.faults} lines of {name} were left out, as said above; all others are in")
+        left_out = "1 line of {} was" if importer.faults == 1 else f"{importer.faults} lines of {{}} were"
+        raise InvalidAccount(f"{left_out.format(name)} left out, as said above; all others are in")
 
 
 def _rows(args: argparse.Namespace, store: AccountStore) -> Iterator[Mapping[str, Any]]:
