@@ -16,6 +16,7 @@ positive reply, the server's own state follows it. Parameters of MAIL and RCPT a
 As a program: ``python -m lettermta.testing.mx --port 0 --out FILE.jsonl`` prints ``listening PORT`` once it answers, and appends a line of
 JSON for each message before its 250: ``sender``, ``recipients``, ``content`` (or ``content_base64`` where it isn't UTF-8), ``helo``,
 ``tls``, ``connection``, ``received``. Where ``--out`` names a directory, each message is a file ``NUMBER.json`` in it.
+``--script``, ``--delay`` and ``--drop`` are the script, for the whole run; ``--extension`` and ``--without`` are what it offers.
 """
 
 from __future__ import annotations

@@ -11,6 +11,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from OpenSSL import SSL
+from twisted.internet.error import CannotListenError
+
 from lettermta.testing.mx import EXTENSIONS, ReceivedMessage, RemoteMX, ServerTLS
 
 
@@ -53,28 +56,49 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--certificate", type=Path, help="PEM; offers STARTTLS")
     parser.add_argument("--key", type=Path, help="PEM; default: in the certificate's file")
-    parser.add_argument("--script", nargs=2, action="append", default=[], metavar=("STAGE", "REPLY"), help="like MAIL '451 4.3.0 later'")
-    options = parser.parse_args(arguments)
-
-    taken: Callable[[ReceivedMessage], None] | None = None
-    if options.out is not None and not options.count_only:
-        taken = _Files(options.out) if options.out.is_dir() else _Log(options.out)
-    extensions = [name for name in EXTENSIONS if not (options.no_pipelining and name == "PIPELINING")] + options.extension
-    mx = RemoteMX(
-        extensions=extensions, tls=ServerTLS(options.certificate, options.key) if options.certificate else None, keep=False, taken=taken
+    parser.add_argument(
+        "--without", action="append", default=[], metavar="KEYWORD", help="don't offer one, like 8BITMIME, SMTPUTF8 or SIZE"
     )
-    for stage, reply in options.script:
-        mx.script(stage, reply)
+    parser.add_argument("--script", nargs=2, action="append", default=[], metavar=("STAGE", "REPLY"), help="like MAIL '451 4.3.0 later'")
+    parser.add_argument("--delay", nargs=2, action="append", default=[], metavar=("STAGE", "SECONDS"), help="answer late, like DOT 30")
+    parser.add_argument("--drop", action="append", default=[], metavar="STAGE", help="hang up instead of an answer, like DOT")
+    options = parser.parse_args(arguments)
+    try:
+        mx = _made(options)
+    except (ValueError, OSError, SSL.Error) as error:
+        parser.error(f"{options.certificate}: no certificate and key: {error}" if isinstance(error, SSL.Error) else str(error))
 
     from twisted.internet import reactor as installed
 
     reactor = cast(Any, installed)
-    print(f"listening {mx.listen(reactor, options.port, options.interface)}", flush=True)
+    try:
+        print(f"listening {mx.listen(reactor, options.port, options.interface)}", flush=True)
+    except CannotListenError as error:
+        parser.error(str(error))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: reactor.callFromThread(reactor.stop))
     reactor.run(installSignalHandlers=False)
     print(f"received {mx.count}", flush=True)
     return 0
+
+
+def _made(options: argparse.Namespace) -> RemoteMX:
+    """The server that the options describe. Raises ValueError, OSError or SSL.Error for what can't be."""
+
+    taken: Callable[[ReceivedMessage], None] | None = None
+    if options.out is not None and not options.count_only:
+        taken = _Files(options.out) if options.out.is_dir() else _Log(options.out)
+    without = {word.upper() for word in options.without} | ({"PIPELINING"} if options.no_pipelining else set())
+    extensions = [line for line in EXTENSIONS if line.partition(" ")[0] not in without] + options.extension
+    tls = ServerTLS(options.certificate, options.key) if options.certificate else None
+    mx = RemoteMX(extensions=extensions, tls=tls, keep=False, taken=taken)
+    for stage, reply in options.script:
+        mx.script(stage, reply)
+    for stage, seconds in options.delay:
+        mx.script(stage, delay=float(seconds))
+    for stage in options.drop:
+        mx.script(stage, drop=True)
+    return mx
 
 
 if __name__ == "__main__":
