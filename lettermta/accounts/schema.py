@@ -1,19 +1,18 @@
 """The accounts' database: where it lies, its schema, and how an older one is brought up to date.
 
-``PRAGMA user_version`` tells how many of :data:`STEPS` a database has had; opening it takes the missing ones, in order and in one
-transaction. A step that was released is never changed again. A database with more steps than we know was written by a later version, and
-is refused rather than guessed at. Concurrent openings are safe: the first does the work, the others wait for it.
+Opening it takes those of :data:`STEPS` that are missing (:mod:`lettermta.database`). A step that was released is never changed again.
+Concurrent openings are safe: the first does the work, the others wait for it.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lettermta import database
 from lettermta.accounts.errors import StorageUnusable, storage_faults
 from lettermta.accounts.vault import Vault, load_key, make_key, sync_directory
 
@@ -112,13 +111,19 @@ def open_database(state_dir: Path) -> tuple[sqlite3.Connection, Vault]:
 
 def version_of(connection: sqlite3.Connection) -> int:
     """How many steps the database has had; raises StorageUnusable when they are more than we know."""
-    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-    if version > VERSION:
+    with _none_newer():
+        return database.version_of(connection, VERSION)
+
+
+@contextmanager
+def _none_newer() -> Iterator[None]:
+    try:
+        yield
+    except database.NewerDatabase as fault:
         raise StorageUnusable(
-            f"{DATABASE} has version {version} and was written by a later lettermta; this one knows versions up to {VERSION}: "
+            f"{DATABASE} has version {fault.version} and was written by a later lettermta; this one knows versions up to {VERSION}: "
             "install the later one, or restore a backup from before the upgrade"
-        )
-    return version
+        ) from None
 
 
 def _make_file(path: Path) -> None:
@@ -131,35 +136,14 @@ def _make_file(path: Path) -> None:
 
 
 def _bring_up(connection: sqlite3.Connection, state_dir: Path) -> None:
-    with _alone(state_dir):
+    def seal() -> None:
+        """Before the first commit: a database that was ever written has its key."""
+        fingerprint = Vault(make_key(state_dir / KEY_FILE)).fingerprint
+        connection.execute("INSERT INTO seal (fingerprint) VALUES (?)", (fingerprint,))
+
+    with database.alone(state_dir), _none_newer():
         connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            version = version_of(connection)
-            for statements in STEPS[version:]:
-                for statement in statements:
-                    connection.execute(statement)
-            if version == 0:
-                # Before the first commit: a database that was ever written has its key.
-                fingerprint = Vault(make_key(state_dir / KEY_FILE)).fingerprint
-                connection.execute("INSERT INTO seal (fingerprint) VALUES (?)", (fingerprint,))
-            connection.execute(f"PRAGMA user_version = {VERSION}")
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
-
-
-@contextmanager
-def _alone(state_dir: Path) -> Iterator[None]:
-    """Keep other openings out: SQLite gives up at once, whatever its timeout, when two turn a database to WAL at the same moment."""
-    descriptor = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+        database.migrate(connection, STEPS, seal)
 
 
 def _vault(connection: sqlite3.Connection, state_dir: Path) -> Vault:

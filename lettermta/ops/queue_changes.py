@@ -146,13 +146,17 @@ def _do(source: Source, request: Mapping[str, Any], expected: int) -> int:
     """Have it done, telling how far it is; returns how many recipients were changed."""
     in_place = sys.stderr.isatty()
     done, told = 0, time.monotonic()
-    for row in source.ask("change", **request):
-        done += row["changed"]
-        if done < expected and (in_place or time.monotonic() >= told + TELL_EVERY):
-            told = time.monotonic()
-            print(f"\r{done} of {expected} " if in_place else f"{done} of {expected}\n", end="", file=sys.stderr, flush=True)
-    if in_place:
-        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    clear = "\r\x1b[K" if in_place else ""
+    try:
+        for row in source.ask("change", **request):
+            done += row["changed"]
+            if done < expected and (in_place or time.monotonic() >= told + TELL_EVERY):
+                told = time.monotonic()
+                print(f"{clear}{done} of {expected}", end=" " if in_place else "\n", file=sys.stderr, flush=True)
+    except KeyboardInterrupt:
+        say(f"{clear}broken off: {done} of {expected} recipients {DONE[request['operation']]}, maybe a few more")
+        raise
+    print(clear, end="", file=sys.stderr, flush=True)
     return done
 
 

@@ -22,7 +22,9 @@ COUNTED = (DESTINATION, *GROUPS)
 """What the queue can be counted by."""
 DAYS = 7
 _STATES = ("queued", "scheduled", "deferred", "held", "quarantined")
-_STATS = "{:>9} {:>9} {:>9} {:>9} {:>9} {:>6} {:>6}  {:<30}  {}"
+_STATS = "{:>9} {:>9} {:>9} {:>9} {:>9} {:>6} {:>6}  {:<{}}  {}"
+_LONGEST_NAME = 40
+"""Columns that names are given at the most; the last reply stands behind them."""
 _TOLD = "{:<10}{} {:>8} {:>8} {:>9} {:>8} {:>7} {:>6} {:>6} {:>6} {:>6}  {}"
 _TAG = "  {:<20}"
 
@@ -102,13 +104,14 @@ def _say_count(rows: Sequence[Mapping[str, Any]]) -> None:
 
 def stats_lines(rows: Sequence[Mapping[str, Any]], by: str, now: float) -> Iterator[str]:
     """A heading, and a line for each group of the queue."""
-    yield _STATS.format("COUNT", "QUEUED", "DEFERRED", "HELD", "QUARANT.", "OLDEST", "NEXT", by.upper(), "LAST REPLY").rstrip()
-    for row in rows:
+    names = ["-" if row[by] is None else visible(str(row[by])) for row in rows]
+    width = min(max(map(len, [by, *names])), _LONGEST_NAME)
+    yield _STATS.format("COUNT", "QUEUED", "DEFERRED", "HELD", "QUARANT.", "OLDEST", "NEXT", by.upper(), width, "LAST REPLY").rstrip()
+    for row, name in zip(rows, names, strict=True):
         oldest = "-" if row["oldest"] is None else span(now - row["oldest"])
         due = "-" if row["next_due"] is None else span(row["next_due"] - now)
         waiting = row["queued"] + row["scheduled"]
-        name = "-" if row[by] is None else visible(str(row[by]))
-        facts = (row["count"], waiting, row["deferred"], row["held"], row["quarantined"], oldest, due, name)
+        facts = (row["count"], waiting, row["deferred"], row["held"], row["quarantined"], oldest, due, name, width)
         yield _STATS.format(*facts, visible(row["last_reply"] or "")).rstrip()
 
 

@@ -12,14 +12,14 @@ import fcntl
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
+from lettermta.database import NewerDatabase, alone, migrate, statements, transaction, version_of
 from lettermta.interfaces import IDeliveries
 from lettermta.spool.content import sync_directory
 from lettermta.spool.reader import Reader
@@ -106,60 +106,27 @@ def connect(directory: Path) -> sqlite3.Connection:
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     connection = sqlite3.connect(path, isolation_level=None, timeout=30.0, check_same_thread=False)
     try:
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version > len(STEPS):
-            raise DeliveriesVersionError(f"{path} has version {version}, this program knows versions up to {len(STEPS)}")
-        if version < len(STEPS):
-            with _alone(directory):
-                _bring_up(connection)
+        if version_of(connection, len(STEPS)) < len(STEPS):
+            with alone(directory):
+                connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+                connection.execute("PRAGMA journal_mode = WAL")
+                migrate(connection, list(map(statements, STEPS)))
         connection.execute("PRAGMA synchronous = NORMAL")
+    except NewerDatabase as fault:
+        connection.close()
+        raise DeliveriesVersionError(f"{path} has version {fault.version}, this program knows versions up to {len(STEPS)}") from None
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-@contextmanager
-def _alone(directory: Path) -> Iterator[None]:
-    """Keep other openings out: SQLite gives up at once, whatever its timeout, when two turn a database to WAL at the same moment."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _bring_up(connection: sqlite3.Connection) -> None:
-    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        for script in STEPS[version:]:
-            for statement in script.split(";"):
-                connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {len(STEPS)}")
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-
-
 # -- what is asked of a connection
 
 
 def _transaction(connection: sqlite3.Connection, work: Callable[..., Any], *arguments: Any) -> Any:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        result = work(connection, *arguments)
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-    return result
+    with transaction(connection):
+        return work(connection, *arguments)
 
 
 def add(connection: sqlite3.Connection, new: Sequence[NewDelivery], now: float) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lettermta import event
+from lettermta.database import transaction
 from lettermta.event import Event
 from lettermta.message import Change, HoldRule
 from lettermta.spool import changes, daily, event_queries, figures, queries, salvage, suppression_rows
@@ -114,7 +115,7 @@ class Offline:
         after = 0
         with self._writable() as connection:
             while numbers := changes.choose(connection, change, filters, after, limit):
-                with _transaction(connection):
+                with transaction(connection):
                     applied = changes.apply(connection, change, numbers, _next_event(connection))
                 for name in applied.files:
                     files.remove(name)
@@ -123,14 +124,14 @@ class Offline:
 
     def add_hold_rule(self, conditions: Mapping[str, str], reason: str, moment: float) -> HoldRule:
         """Add a standing rule. Raises SpoolTaken, and ValueError when its conditions are none."""
-        with self._writable() as connection, _transaction(connection):
+        with self._writable() as connection, transaction(connection):
             rule = changes.new_hold_rule(changes.next_rule(connection), conditions, reason, moment)
             changes.add_hold_rule(connection, rule)
             return rule
 
     def drop_hold_rule(self, identifier: int) -> bool:
         """End a standing rule; False when there is none of that number. Raises SpoolTaken."""
-        with self._writable() as connection, _transaction(connection):
+        with self._writable() as connection, transaction(connection):
             return changes.drop_hold_rule(connection, identifier)
 
     # -- suppressions
@@ -141,7 +142,7 @@ class Offline:
 
     def suppress(self, suppressions: Sequence[Suppression], *, told: bool) -> Sequence[Suppression]:
         """See ISuppressions.add. Raises SpoolTaken."""
-        with self._writable() as connection, _transaction(connection):
+        with self._writable() as connection, transaction(connection):
             added = suppression_rows.add(connection, suppressions)
             if told and added:
                 new = suppression_rows.events_of(event.SUPPRESSION_ADDED, added, added[0].created)
@@ -150,7 +151,7 @@ class Offline:
 
     def unsuppress(self, value: str, scope: Scope, reason: SuppressionReason | None, moment: float) -> Sequence[Suppression]:
         """See ISuppressions.remove. Raises SpoolTaken."""
-        with self._writable() as connection, _transaction(connection):
+        with self._writable() as connection, transaction(connection):
             removed = suppression_rows.remove(connection, value, scope, reason)
             new = suppression_rows.events_of(event.SUPPRESSION_REMOVED, removed, moment)
             suppression_rows.write_events(connection, new, _next_event(connection))
@@ -193,14 +194,3 @@ def _next_event(connection: sqlite3.Connection) -> int:
         "SELECT MAX(COALESCE((SELECT MAX(sequence) FROM event), 0), COALESCE((SELECT MAX(sequence) FROM cursor), 0)) + 1"
     ).fetchone()[0]
     return number
-
-
-@contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
-    connection.execute("COMMIT")

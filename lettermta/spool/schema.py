@@ -1,7 +1,7 @@
 """The spool's tables and their versions.
 
-``PRAGMA user_version`` holds the version; opening runs every later step in one transaction, so a spool is always of one version. A
-spool of a version that this program does not know is refused: it was written by a later release.
+Opening takes the steps that are missing (:mod:`lettermta.database`). A spool of a version that this program does not know is refused: it
+was written by a later release.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
+from lettermta import database
 from lettermta.message import WAITING
 from lettermta.spool.shrinking import limit_log
 
@@ -193,10 +194,10 @@ def _casefold(text: object) -> str | None:
 
 def migrate(connection: sqlite3.Connection, steps: tuple[str, ...] = STEPS) -> None:
     """Bring the database to the newest version; raises SpoolVersionError when it is beyond it already."""
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version > len(steps):
-        raise SpoolVersionError(f"the spool has version {version}, this program knows versions up to {len(steps)}: use the later release")
-    if version == len(steps):
-        return
-    script = "".join(steps[version:])
-    connection.executescript(f"BEGIN IMMEDIATE;{script}PRAGMA user_version = {len(steps)};COMMIT;")
+    try:
+        if database.version_of(connection, len(steps)) < len(steps):
+            database.migrate(connection, list(map(database.statements, steps)))
+    except database.NewerDatabase as fault:
+        raise SpoolVersionError(
+            f"the spool has version {fault.version}, this program knows versions up to {len(steps)}: use the later release"
+        ) from None

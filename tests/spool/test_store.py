@@ -15,7 +15,7 @@ from zope.interface.verify import verifyObject
 from lettermta.event import CREATED, DELIVERED
 from lettermta.interfaces import ISpool
 from lettermta.message import IdempotencyKey, Lane, Message, Options, Outcome, State
-from lettermta.spool import outbox, store
+from lettermta.spool import outbox, waiting
 from lettermta.spool.content import MemoryContent
 from lettermta.spool.damage import SpoolDamaged
 from lettermta.spool.store import Spool, SpoolInUse
@@ -530,7 +530,7 @@ def test_a_new_spools_directories_are_durable(tmp_path: Path, monkeypatch: pytes
 
 def test_what_was_put_off_is_made_due_earlier_in_steps_and_nothing_else_is(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """HARD-CASES row 27: the wall clock was set back by two hours."""
-    monkeypatch.setattr(store, "HASTEN_ROWS", 2)
+    monkeypatch.setattr(waiting, "HASTEN_ROWS", 2)
     late = [desk.store(f"late{number}@example.com") for number in range(5)]
     for entry in list(desk.entries):
         desk.record(entry, State.DEFERRED, due=NOW + 7500, reply="451 later")
