@@ -13,7 +13,7 @@ import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,7 @@ import pytest
 from lettermta.accounts.store import AccountStore
 from lettermta.event import message_event, timestamp
 from lettermta.message import Attempt, Outcome, State
+from lettermta.spool.offline import Offline
 
 from ..spool.hand import NOW, Desk, large
 from .tool import ROOT, Run
@@ -540,3 +541,13 @@ def test_long_work_tells_how_far_it_is(config: Path) -> None:
     assert b"\r1000 of 1200" in said
     assert process.wait(timeout=30) == os.EX_OK
     os.close(master)
+
+
+def test_work_that_is_broken_off_says_how_far_it_came(run: Run, ids: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def steps(*_: object) -> Iterator[int]:
+        yield 3
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Offline, "steps", steps)
+    ran = run("hold", "--all", "--yes")
+    assert (ran.code, ran.err) == (130, "broken off: 3 of 4 recipients held, maybe a few more\n")
