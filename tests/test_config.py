@@ -372,6 +372,19 @@ class TestForm:
             "trusted_networks, trusted_project, proxy_protocol_from or role",
         ]
 
+    @pytest.mark.parametrize(
+        ("name", "here"),
+        [
+            ("myhostname", "[mta] hostname"),
+            ("inet_interfaces", "[listener NAME] addresses"),
+            ("smtp_helo_name", "[source NAME] hostname"),
+            ("default_destination_rate_delay", "[shaping NAME] rate"),
+            ("maximal_queue_lifetime", "[delivery] lifetime"),
+        ],
+    )
+    def test_parameters_of_postfix_are_known_by_what_they_are_called_here(self, name: str, here: str) -> None:
+        assert f"unknown key (what Postfix calls so is {here})" in complaints(f"[dns]\n{name} = x\n")[-1]
+
     def test_a_hook_has_a_section_whose_keys_are_its_own(self) -> None:
         text = """
             [listener smtp]

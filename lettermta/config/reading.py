@@ -208,7 +208,13 @@ class _Filling:
     def _unknown(self, block: Block, entry: Entry, names: list[str]) -> None:
         close = difflib.get_close_matches(entry.key.lower(), names, 1)
         elsewhere = [name for name, (_, cls) in Config.sections().items() if entry.key in [key.name for key in cls.written()]]
-        hint = f" (did you mean {close[0]}?)" if close else f" (it belongs to [{elsewhere[0]}])" if elsewhere else ""
+        postfix = _by_postfix(entry.key)
+        if close:
+            hint = f" (did you mean {close[0]}?)"
+        elif elsewhere:
+            hint = f" (it belongs to [{elsewhere[0]}])"
+        else:
+            hint = f" (what Postfix calls so is {postfix})" if postfix else ""
         self._fault(block, entry, f"unknown key{hint}", either(names))
 
     def _value(self, block: Block, key: Key) -> Any:
@@ -274,6 +280,15 @@ class _Filling:
                         complaint = f"is taken by [{taken.name}] on line {taken.line}"
                         self._object(block, [Objection("ports", complaint, "each port once for an address", str(port))])
                         break
+
+
+def _by_postfix(name: str) -> str | None:
+    """The key that does what this parameter does in Postfix."""
+    for word, (_, cls) in Config.sections().items():
+        for key in cls.written():
+            if name in re.findall(r"[a-z0-9_]+", key.postfix) and ("_" in name or name == key.postfix):
+                return f"[{word} NAME] {key.name}" if cls.named() else f"[{word}] {key.name}"
+    return None
 
 
 def _named(names: list[str]) -> str:

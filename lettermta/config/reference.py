@@ -54,7 +54,8 @@ relayhost = ${RELAY}
   content is never shown in an error.
 - **Relative paths** start from the folder of the file.
 - **Names** of sections and keys are in lower case. Nothing is ignored: what is unknown, double, missing or malformed, in whatever section,
-  keeps lettermta from starting. Every fault is listed at once with file, line, section, key and what was expected:
+  keeps lettermta from starting. Every fault is listed at once with file, line, section, key and what was expected; then those of
+  certificates, and of hooks and policies (which `check-config` loads and doesn't make):
 
 ```
 $ lettermta-admin check-config -c etc/mta.ini
