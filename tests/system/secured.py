@@ -119,7 +119,7 @@ class WebServer:
 
     def dispose(self) -> None:
         """End it."""
-        self._program.dispose()
+        self._program.end()  # a master that is killed leaves its worker behind
 
 
 class Postfix:
