@@ -9,10 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
 from lettermta.testing.mx import RemoteMX
+from lettermta.testing.mx.__main__ import main
 
 
 class Client:
@@ -114,3 +116,36 @@ def test_the_program_writes_a_line_for_each_message(tmp_path: Path) -> None:
     )
     assert second["content_base64"] == "U3ViamVjdDog/w0KDQo="
     assert process.returncode == 0
+
+
+def test_the_program_misbehaves_as_it_is_told() -> None:
+    options = ["--without", "8bitmime", "--script", "MAIL", "451 4.3.0 later", "--drop", "NOOP"]
+    command = [sys.executable, "-m", "lettermta.testing.mx", *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as process:
+        assert process.stdout is not None
+        try:
+            with smtplib.SMTP("127.0.0.1", int(process.stdout.readline().removeprefix("listening ")), timeout=10) as client:
+                client.ehlo()
+                assert not client.has_extn("8BITMIME") and client.has_extn("SMTPUTF8")
+                assert client.mail("a@out.test") == (451, b"4.3.0 later")
+                with pytest.raises(smtplib.SMTPServerDisconnected):
+                    client.noop()
+        finally:
+            process.send_signal(signal.SIGTERM)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--script", "DATUM", "250 ok"], "no stage 'DATUM'"),
+        (["--delay", "DOT", "soon"], "'soon' is no number of seconds"),
+        (["--certificate", "/etc/hostname"], "/etc/hostname: no certificate and key"),
+        (["--out", "/nowhere/out.jsonl"], "No such file or directory"),
+        (["--interface", "192.0.2.1"], "listen on 192.0.2.1"),
+    ],
+)
+def test_the_program_tells_what_it_can_not_do(options: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(options)
+    assert ended.value.code == 2
+    assert told in capsys.readouterr().err

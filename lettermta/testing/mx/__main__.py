@@ -95,6 +95,8 @@ def _made(options: argparse.Namespace) -> RemoteMX:
     for stage, reply in options.script:
         mx.script(stage, reply)
     for stage, seconds in options.delay:
+        if not seconds.isdecimal():
+            raise ValueError(f"--delay {stage}: {seconds!r} is no number of seconds")
         mx.script(stage, delay=float(seconds))
     for stage in options.drop:
         mx.script(stage, drop=True)
