@@ -207,7 +207,7 @@ def webhook_settings(config: Config) -> Mapping[str, Any]:
 def make_resolver(config: Config, reactor: Any) -> Resolver:
     """The resolver that delivery asks."""
     servers = [(server.host, server.port) for server in config.dns.servers] or system_servers()
-    return Resolver(reactor, servers, config.dns.timeout, validating=config.dns.trusted)
+    return Resolver(reactor, servers, config.dns.timeout, config.dns.cache_entries, validating=config.dns.trusted)
 
 
 def make_tls_policies(config: Config, reactor: Any, resolver: Resolver, results: ITLSResults = UNCOUNTED) -> TLSPolicies:

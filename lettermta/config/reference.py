@@ -60,7 +60,7 @@ relayhost = ${RELAY}
 ```
 $ lettermta-admin check-config -c etc/mta.ini
 etc/mta.ini:12: [listener smtp] ports: '70000' is not a port; expected numbers from 1 to 65535, separated by commas or blanks
-etc/mta.ini:20: [dns] server: unknown key (did you mean servers?); expected servers, timeout or validating
+etc/mta.ini:20: [dns] server: unknown key (did you mean servers?); expected servers, timeout, cache_entries or validating
 etc/mta.ini:24: [delivery] lifetime: '5' has no unit; expected a number with its unit: 500ms, 30s, 5m, 4h, 5d
 ```
 

@@ -15,7 +15,7 @@ from lettermta.events.amqp_channel import Broker
 from lettermta.outside import plugged_in
 from lettermta.smtp.admission import Admitted, Denied
 from lettermta.submission.server import SubmissionRules
-from lettermta.wiring import make_edge, make_sinks, make_submission
+from lettermta.wiring import make_edge, make_resolver, make_sinks, make_submission
 from tests.submission.conftest import Site
 
 
@@ -101,6 +101,11 @@ def test_what_users_plug_in_is_found_or_missed_by_name(tmp_path: Path, monkeypat
     assert "[submission] policies: 'os.path'" in first
     assert "[submission] policies: 'no.such.Policy': module 'no.such' cannot be imported" in second
     assert amqp.endswith("[amqp] url: this needs the package pika; expected an install with it: pip install 'lettermta[amqp]'")
+
+
+def test_the_resolver_keeps_as_many_answers_as_it_is_told(tmp_path: Path) -> None:
+    resolver = make_resolver(config(tmp_path, "[dns]\nservers = 127.0.0.1\ncache_entries = 7\n"), Clock())
+    assert resolver._cache._entries == 7
 
 
 def test_a_broker_and_a_log_that_rotates_are_sinks(tmp_path: Path) -> None:

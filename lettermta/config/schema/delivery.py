@@ -39,6 +39,11 @@ class Dns(Section):
         example="127.0.0.1, 192.0.2.53:5300",
     )
     timeout: float = key(kinds.DURATION, "How long to wait for an answer.", default="5s")
+    cache_entries: int = key(
+        kinds.NUMBER,
+        "Most answers that are kept, each for its own time to live; some 1 KB each. lettermta_dns_lookups_total tells how many serve again.",
+        default="10000",
+    )
     validating: Validating = key(
         kinds.choice(Validating),
         "Whether the servers validate DNSSEC, and the path to them is safe, so that what they say of it (the AD bit) is believed, as "
