@@ -41,7 +41,7 @@ class Dns(Section):
     timeout: float = key(kinds.DURATION, "How long to wait for an answer.", default="5s")
     cache_entries: int = key(
         kinds.NUMBER,
-        "Most answers that are kept, each for its own time to live; some 1 KB each. lettermta_dns_lookups_total tells how many serve again.",
+        "Most answers that are kept, each for its time to live; some 1 KB each. lettermta_dns_lookups_total tells how many were of use.",
         default="10000",
     )
     validating: Validating = key(
