@@ -7,8 +7,10 @@ Never fails: whatever happens is an answer, within :data:`~Poster.time_limit` se
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from itertools import chain
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from attrs import evolve
@@ -48,13 +50,17 @@ _USER_AGENT = f"lettermta/{__version__}"
 
 
 class _Fields(Headers):
-    """Header fields that go out spelt as the two schemes write them; Twisted would capitalise each word."""
+    """Header fields that go out as they are: spelt as the two schemes write them, where Twisted would capitalise each word, and not looked
+    through for line ends, as every value is of our own making.
+    """
 
-    _SPELT: ClassVar = {name.title().encode(): name.encode() for name in ("webhook-id", "webhook-timestamp", "webhook-signature")}
+    def __init__(self, host: bytes, fields: Mapping[str, str]) -> None:
+        super().__init__({b"Host": [host]})  # which Twisted looks for
+        self._fields = [(name.encode(), [value.encode()]) for name, value in fields.items()]
 
     def getAllRawHeaders(self) -> Iterator[tuple[bytes, Sequence[bytes]]]:
         """See Headers."""
-        return ((self._SPELT.get(name, name), values) for name, values in super().getAllRawHeaders())
+        return chain(super().getAllRawHeaders(), self._fields)
 
 
 class Poster:
@@ -93,9 +99,9 @@ class Poster:
 
     async def _post(self, webhook: Webhook, delivery: Delivery) -> Answer:
         made = headers(webhook, delivery.event_id, delivery.event, delivery.payload, delivery.attempt, self._now())
-        fields = _Fields({name.encode(): [value.encode()] for name, value in made.items()})
-        fields.addRawHeader(b"User-Agent", _USER_AGENT.encode())
-        response = await self._request(_with_path(webhook.url).encode("ascii"), fields, delivery.payload)
+        made["User-Agent"] = _USER_AGENT
+        url, host = _target(webhook.url)
+        response = await self._request(url, _Fields(host, made), delivery.payload)
         taken = _Taken()
         response.deliverBody(taken)  # type: ignore[no-untyped-call]
         return self._answer(response, await taken.done)
@@ -144,10 +150,15 @@ def _status(code: int) -> DeliveryStatus:
     return DeliveryStatus.FAILED
 
 
-def _with_path(url: str) -> str:
-    """The URL with ``/`` for an empty path, which Twisted leaves empty in front of a query (RFC 9112 section 3.2.1)."""
+@lru_cache(maxsize=1_000)
+def _target(url: str) -> tuple[bytes, bytes]:
+    """The URL as Twisted takes it, and the value of ``Host``: without the scheme's own port (RFC 9110 section 7.2)."""
     parts = urlsplit(url)
-    return url if parts.path else urlunsplit(parts._replace(path="/"))
+    if not parts.path:
+        # Twisted would leave an empty path empty in front of a query, where it is ``/`` (RFC 9112 section 3.2.1).
+        url = urlunsplit(parts._replace(path="/"))
+    host = parts.netloc.removesuffix(":443" if parts.scheme == "https" else ":80")
+    return url.encode("ascii"), host.encode("ascii")
 
 
 def _field(response: IResponse, name: bytes) -> str:

@@ -433,6 +433,16 @@ def test_the_path_and_the_query_are_sent_as_they_are_written(place: Place, writt
     assert host.requests[0].path == sent
 
 
+@pytest.mark.parametrize(("written", "host"), [(HOST, HOST), (f"{HOST}:80", HOST), (f"{HOST}:443", f"{HOST}:443")])
+def test_the_host_is_named_once_and_without_the_schemes_own_port(place: Place, written: str, host: str) -> None:
+    place.webhook(f"http://{written}/hook")
+    got = place.host()
+    place.happen(event())
+    (request,) = got.requests
+    assert [name.lower() for name in request.names].count("host") == 1
+    assert request.headers["host"] == host
+
+
 def test_another_endpoint_does_not_wait_for_what_the_old_one_said(place: Place) -> None:
     place.webhook()
     place.host(answering=status(429, "Retry-After: 80000"))
