@@ -298,6 +298,7 @@ def make_routing(
         data_timeout=delivery.data_timeout,
         ourselves=Ourselves((address, port) for listener in config.listeners for address in listener.addresses for port in listener.ports),
         finisher=Finisher(Signer(directory, threads_of(reactor), time.time), threads_of(reactor), links),
+        trust=delivery.tls_ca_file,
     )
     return Routing(
         reactor=reactor,

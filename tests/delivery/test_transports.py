@@ -268,7 +268,7 @@ class Loopback(TestCase):
 
     def smarthost(self, port: int, tls: str, trust: Path | None = None, host: str = "localhost") -> SmarthostTransport:
         secret = Credentials("user", "s3cret")
-        return SmarthostTransport(self.reactor, host, port, TLSMode(tls), secret, self.settings(1), trust=trust)
+        return SmarthostTransport(self.reactor, host, port, TLSMode(tls), secret, self.settings(1, trust=trust))
 
     async def through(self, transport: ITransport, data: Content | None = None, **wishes: Any) -> list[tuple[str, bool, bool]]:
         channel = await transport.open()

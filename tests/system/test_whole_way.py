@@ -20,7 +20,7 @@ CONTROL = re.compile(rb"^(X-LM-|X-Tag|X-Metadata-|X-Lettermint-|X-Lettr-|Idempot
 def daemon(site: Site) -> Iterator[Daemon]:
     """One daemon for all; it trusts the certificate that the smarthost has."""
     pair = self_signed(site.directory / "relay", "localhost")
-    daemon = site.daemon("daemon", env={"SSL_CERT_FILE": str(pair.certificate)})
+    daemon = site.daemon("daemon", {"delivery": {"tls_ca_file": str(pair.certificate)}})
     daemon.start()
     yield daemon
     daemon.stop()

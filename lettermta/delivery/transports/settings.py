@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from attrs import field, frozen
 
 from lettermta.address_policy import Network, networks
@@ -41,6 +43,8 @@ class DeliverySettings:
 
     no_chunks: NoChunks = field(factory=NoChunks, eq=False, repr=False)
     """Who turned out not to take chunks although it offers to."""
+    trust: Path | None = None
+    """A PEM file of the authorities that verify hosts which are to be verified, or None for the system's."""
     sessions: SessionCache = field(factory=SessionCache, eq=False, repr=False)
     """TLS sessions that can be resumed."""
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from ipaddress import ip_address
-from pathlib import Path
 from typing import Any
 
 from attrs import define, field
@@ -36,7 +35,7 @@ class SmarthostTransport:
     """The way through one host.
 
     With credentials TLS is required and verified, by STARTTLS unless ``tls`` is ``implicit``. ``resolver`` None: the name is looked
-    up as the system does it (hosts file and all). ``trust``: a PEM file of the authorities to trust, None for the system's.
+    up as the system does it (hosts file and all).
     """
 
     reactor: Any
@@ -46,7 +45,6 @@ class SmarthostTransport:
     credentials: Credentials | None
     settings: DeliverySettings
     resolver: IResolver | None = None
-    trust: Path | None = None
     limits: Limits = field(factory=Limits)
     pool: SourcePool | None = None
     """Where channels come from; None: as the system chooses."""
@@ -59,7 +57,7 @@ class SmarthostTransport:
         secret = self.credentials is not None
         mode = TLSMode.REQUIRE if secret and self.tls is not TLSMode.IMPLICIT else self.tls
         host = self.host.strip("[]")
-        self._policy = verified(host, mode, self.trust) if secret else plain(host, mode)
+        self._policy = verified(host, mode, self.settings.trust) if secret else plain(host, mode)
         client, settings = self.settings.client(self.limits, credentials=self.credentials), self.settings
         self._connector = Connector(self.reactor, client, settings.connect_timeout, settings.sessions, families=settings.families)
 
