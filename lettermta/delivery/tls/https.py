@@ -8,6 +8,7 @@ with :class:`HTTPSFailed` alone, which tells if TLS was to blame.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import lru_cache
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -168,14 +169,16 @@ class HTTPSClient:
     def _tls(self, host: str) -> Any:
         """SNI and the name that the certificate has to be for are the URL's host, whatever CNAME it is (RFC 8461 section 3.3)."""
         try:
-            roots = _platform_trust() if self.trust is None else _trust(_certificates(self.trust))
-            return optionsForClientTLS(host, trustRoot=roots, extraCertificateOptions={"raiseMinimumTo": TLSVersion.TLSv1_2})
-        except ValueError as error:
+            return optionsForClientTLS(host, trustRoot=_roots(self.trust), extraCertificateOptions={"raiseMinimumTo": TLSVersion.TLSv1_2})
+        except (ValueError, OSError) as error:
             raise HTTPSFailed(f"TLS can't be done with {host}: {error}", tls=True) from None
 
 
-def _certificates(path: Path) -> list[Any]:
-    return [_certificate(crypto.X509.from_cryptography(one)) for one in load_pem_x509_certificates(path.read_bytes())]
+@lru_cache(maxsize=4)
+def _roots(path: Path | None) -> Any:
+    if path is None:
+        return _platform_trust()
+    return _trust([_certificate(crypto.X509.from_cryptography(one)) for one in load_pem_x509_certificates(path.read_bytes())])
 
 
 def _media_type(response: IResponse) -> str:

@@ -18,8 +18,9 @@ from lettermta.delivery.dns_cache import Answer as Records
 from lettermta.delivery.dns_wire import Server, TryFailed
 from lettermta.delivery.resolver import NoSuchDomain, TemporaryDNSFailure
 from lettermta.delivery.tls.https import Answer, HTTPSFailed
-from lettermta.delivery.tls.mta_sts import LOOK_SECONDS, MOST_POLICIES, MTASTS, PAUSE_SECONDS, REFRESH_SECONDS, Discovered
+from lettermta.delivery.tls.mta_sts import LOOK_SECONDS, MTASTS, PAUSE_SECONDS, REFRESH_SECONDS, Discovered
 from lettermta.delivery.tls.sts_files import PolicyFiles
+from lettermta.delivery.tls.sts_known import MOST_POLICIES
 from lettermta.delivery.tls.sts_policy import Mode
 
 SERVFAIL = TemporaryDNSFailure("in.test", TXT, [TryFailed(Server("127.0.0.1", 53), "SERVFAIL", rcode="SERVFAIL")])
@@ -259,7 +260,7 @@ def test_a_policy_holds_although_it_can_not_be_written(world: World) -> None:
 
 def test_the_number_of_policies_is_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     assert MOST_POLICIES >= 1000
-    monkeypatch.setattr("lettermta.delivery.tls.mta_sts.MOST_POLICIES", 3)
+    monkeypatch.setattr("lettermta.delivery.tls.sts_known.MOST_POLICIES", 3)
     for number in range(5):
         world.discovered(f"{number}.test")
     assert len(list(world.folder.iterdir())) == 3
