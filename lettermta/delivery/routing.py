@@ -163,11 +163,11 @@ class Routing:
             made = usual.transport()
             assert isinstance(made, MXTransport)
             if care is Care.TLS_NOT_REQUIRED:
-                return evolve(made, policies=None)
+                return evolve(made, waived=True)
             strict = care is Care.REQUIRE_TLS
             off = self.settings.tls is TLSMode.OFF and not strict
             settings = evolve(self.settings, tls=TLSMode.OFF if off else TLSMode.OPPORTUNISTIC)
-            return evolve(made, settings=settings, policies=self.policies if strict else None, require_tls=strict)
+            return evolve(made, settings=settings, require_tls=strict, waived=not strict)
 
         return evolve(usual, key=f"{usual.key} {care.name.lower()} {exchange.domain}", transport=transport)
 

@@ -17,6 +17,7 @@ TLS_POLICIES_OUT = DELIVERY.counters(
         {
             "off": "the operator: never TLS",
             "opportunistic": "nobody asks for TLS: it is used where it is offered",
+            "waived": "the message sets the receiver's policies aside (TLS-Required: No): TLS is used where it is offered",
             "require": "the operator: TLS, with whoever answers",
             "verify": "the operator: TLS with that very host, which gets a password",
             "mta-sts-testing": "the domain's MTA-STS policy, in testing",

@@ -91,7 +91,7 @@ class Zones:
 
 class WebServer:
     """nginx by HTTPS on port 443 of an address: ``pages`` has the MTA-STS policies by host, ``pairs`` the certificates; a page that is a
-    URL is a redirect to it.
+    URL is a redirect to it, one that is a number the status of every answer.
     """
 
     def __init__(self, folder: Path, address: str, pages: Mapping[str, str], pairs: Mapping[str, Path]) -> None:
@@ -101,7 +101,9 @@ class WebServer:
             page = folder / str(number) / ".well-known" / "mta-sts.txt"
             page.parent.mkdir(parents=True)
             page.write_text(text)
-            answer = f"return 302 {text}" if text.startswith("https://") else f"root {folder / str(number)}"
+            answer = f"root {folder / str(number)}"
+            if text.startswith("https://") or text.isdigit():
+                answer = f"return {text}" if text.isdigit() else f"return 302 {text}"
             servers += (
                 f"server {{ listen {address}:443 ssl; server_name {host}; {answer}; default_type text/plain;\n"
                 f"ssl_certificate {pairs[host]}; ssl_certificate_key {pairs[host]}; }}\n"

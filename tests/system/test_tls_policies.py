@@ -143,6 +143,9 @@ def populate(net: Internet, authority: Signed) -> tuple[Postfix, dict[str, str]]
         net.sts(f"{mode}-stripped", bare, policy(mode, f"mx.{mode}-stripped.{PLAIN}"))
         net.sts(f"{mode}-mismatch", good, policy(mode, "mx.other.test"))
     net.plain.append(f'_smtp._tls.enforce-mismatch TXT "v=TLSRPTv1; rua=mailto:tls@enforce-mismatch.{PLAIN}"')
+    net.plain.append(f'_smtp._tls.enforce-wrong TXT "v=TLSRPTv1; rua=https://reports.{PLAIN}/tlsrpt"')
+    net.plain.append(f"reports A {net.web}")
+    net.pages[f"reports.{PLAIN}"], net.pairs[f"reports.{PLAIN}"] = "201", net.pair("reports", authority.issue(f"reports.{PLAIN}"))
     net.sts("web-wrong", wrong, policy("enforce", "mx.other.test"), net.pair("web-wrong", alone(f"mta-sts.web-wrong.{PLAIN}")))
     net.sts("no-policy", wrong, "<html>welcome</html>\n")
     net.sts("still", wrong)
@@ -215,11 +218,12 @@ def daemon(net: Internet, site: Site) -> Daemon:
 
 
 def count_days_ago(daemon: Daemon) -> None:
-    """Have a report to send that is due."""
-    domain = DomainDay(f"enforce-mismatch.{PLAIN}")
-    domain.count(Reported(domain.domain, "sts"), Failed("validation-failure", f"mx.{domain.domain}"))
+    """Have reports to send that are due."""
+    domains = [DomainDay(f"{name}.{PLAIN}") for name in ("enforce-mismatch", "enforce-wrong")]
+    for domain in domains:
+        domain.count(Reported(domain.domain, "sts"), Failed("validation-failure", f"mx.{domain.domain}"))
     day = day_of(time.time() - 2 * 86_400)
-    DayFiles(daemon.directory / "state" / FOLDER).save(day, [orjson.dumps(domain.told())])
+    DayFiles(daemon.directory / "state" / FOLDER).save(day, [orjson.dumps(domain.told()) for domain in domains])
 
 
 # Of each domain: the policy that decides, how far TLS can be relied on, what the reply says.
@@ -321,7 +325,7 @@ def test_mail_that_does_not_require_tls_leaves_whatever_the_receiver_asks_for(da
     """RFC 8689 section 4.2.2: neither DANE nor MTA-STS keeps it back, TLS is used where it can be had."""
     told = first_attempt(daemon, daemon.send(mail("TLS-Required: No"), f"you@{domain}"))
     result = "clear" if "stripped" in domain else "unverified"
-    assert (told["state"], told["tls"]["policy"], told["tls"]["result"]) == ("delivered", "opportunistic", result), told
+    assert (told["state"], told["tls"]["policy"], told["tls"]["result"]) == ("delivered", "waived", result), told
 
 
 def submitted(daemon: Daemon, recipient: str) -> str:
@@ -368,6 +372,14 @@ def test_a_report_on_tls_arrives_although_its_receivers_tls_is_what_is_wrong(net
     [_, attached] = report.iter_parts()
     told = json.loads(gzip.decompress(attached.get_content()))
     assert told["policies"][0]["failure-details"][0]["result-type"] == "validation-failure"
+
+
+def test_a_report_by_https_is_taken_by_a_web_server(daemon: Daemon) -> None:
+    """RFC 8460 section 5.4; what became of it is in the list."""
+    limit = time.monotonic() + PATIENCE
+    while "to come" in (listed := daemon.admin("tlsrpt", "list", "--day", day_of(time.time() - 2 * 86_400))):
+        assert time.monotonic() < limit, listed
+    assert f"sent to https://reports.{PLAIN}/tlsrpt" in listed and f"sent to tls@enforce-mismatch.{PLAIN}" in listed
 
 
 def test_how_tls_went_is_on_record_when_the_daemon_has_stopped(daemon: Daemon, sent: Mapping[str, str]) -> None:

@@ -19,6 +19,8 @@ class Kind(enum.StrEnum):
     """The operator wants no TLS."""
     OPPORTUNISTIC = "opportunistic"
     """TLS if it can be had, from whoever answers (RFC 7435)."""
+    WAIVED = "waived"
+    """The same, since the message sets the receiver's own policies aside (RFC 8689 section 4.2.2, RFC 8460 section 3)."""
     REQUIRE = "require"
     """The operator wants TLS, from whoever answers."""
     VERIFY = "verify"
@@ -90,12 +92,12 @@ class Uncounted:
 UNCOUNTED = Uncounted()
 
 
-def plain(host: str, tls: TLSMode, *, authenticated: bool = False, trust: Path | None = None) -> HostPolicy:
+def plain(host: str, tls: TLSMode, *, authenticated: bool = False, trust: Path | None = None, waived: bool = False) -> HostPolicy:
     """The operator's own wish alone. ``authenticated``: the host's name is (by DNSSEC), so that a message which asks for it can rely on
-    the certificate (RFC 8689 section 4.2.1).
+    the certificate (RFC 8689 section 4.2.1). ``waived``: what the receiver wishes was not asked for.
     """
     judge = WebPKI((host,)) if authenticated else None
-    kind = {TLSMode.OFF: Kind.OFF, TLSMode.OPPORTUNISTIC: Kind.OPPORTUNISTIC}.get(tls, Kind.REQUIRE)
+    kind = {TLSMode.OFF: Kind.OFF, TLSMode.OPPORTUNISTIC: Kind.WAIVED if waived else Kind.OPPORTUNISTIC}.get(tls, Kind.REQUIRE)
     return HostPolicy(kind, tls, ClientTLS(host, judge, trust=trust))
 
 

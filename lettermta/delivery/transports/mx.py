@@ -67,6 +67,8 @@ class MXTransport:
     """A host counts only if mail with REQUIRETLS may go there: the next one is tried, and it is for good when none does (RFC 8689
     section 4.2.1).
     """
+    waived: bool = field(default=False, kw_only=True)
+    """The receiver's own policies are set aside, and what comes of it is not counted for reports on them."""
     shuffle: Callable[[list[str]], None] = random.shuffle
     latest: Callable[[], Exchange] | None = field(default=None, kw_only=True)
     """Tells the exchange as it is now: the same hosts, whose preferences may have changed."""
@@ -104,7 +106,7 @@ class MXTransport:
         for host in self._hosts():
             try:
                 targets = self._reachable(host, await self._targets(host))[: MOST_ADDRESSES - tried]
-                asked = plain(host, self.settings.tls) if policy is None else await policy.of_host(host)
+                asked = plain(host, self.settings.tls, waived=self.waived) if policy is None else await policy.of_host(host)
             except Unreachable as error:
                 if error.reply.permanent:
                     raise
@@ -131,7 +133,7 @@ class MXTransport:
     async def _policy(self) -> DomainPolicy | None:
         """What holds for whoever shares our channels."""
         known = self.exchange.policy
-        if self.policies is None:
+        if self.policies is None or self.waived:
             return None
         if known is None or known.wanted is TLSMode.OFF:
             return await self.policies.of_domain(self.exchange.domain, self.settings.tls)
