@@ -82,11 +82,7 @@ def test_keys_that_are_named_are_there() -> None:
 
 def test_metrics_that_are_named_are_there() -> None:
     declared = {metric.name for part in metrics.REGISTRY.parts for metric in part.declared}
-    known = {
-        name
-        for each in declared
-        for name in (each, *(f"{each}_{part}" for part in ("bucket", "sum", "count")))
-    }
+    known = {name for each in declared for name in (each, *(f"{each}_{part}" for part in ("bucket", "sum", "count")))}
     wrong = [
         f"{page}:{number}: {name}"
         for page, number, line in said()

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import pytest
 from dns.rdatatype import RdataType
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 
 from lettermta.delivery.dns_wire import Server, TryFailed
 from lettermta.delivery.exchange import FRESH_SECONDS, LOOK_UP, MOST_HOSTS, MOST_KNOWN, Exchange, Exchanges, Lookup, find
 from lettermta.delivery.resolver import NoSuchDomain, TemporaryDNSFailure
 from lettermta.delivery.transports.settings import DeliverySettings
 from lettermta.delivery.way import Way
+from lettermta.message import Unreachable
 from tests.delivery.scripted import World
 
 SERVFAIL = TemporaryDNSFailure("in.test", RdataType.MX, [TryFailed(Server("127.0.0.1", 53), "SERVFAIL", rcode="SERVFAIL")])
@@ -63,7 +66,10 @@ def exchange(records, domain: str = "in.test", hostname: str = "mta.test") -> Ex
     zone = Zone()
     zone.mail[domain] = records
     found: list[Exchange] = []
-    Deferred.fromCoroutine(find(zone, domain, hostname)).addCallback(found.append)
+    failures: list[Failure] = []
+    Deferred.fromCoroutine(find(zone, domain, hostname)).addCallbacks(found.append, failures.append)
+    for failure in failures:
+        failure.raiseException()
     return found[0]
 
 
@@ -73,6 +79,21 @@ def test_hosts_are_grouped_by_preference():
 
 def test_what_is_no_better_than_ourselves_is_left_out():
     assert exchange([(5, "a.test"), (10, "mta.test"), (10, "b.test"), (20, "c.test")]).groups == (("a.test",),)
+
+
+@pytest.mark.parametrize(
+    ("records", "reply"),
+    [
+        ([(10, "mta.test."), (20, "b.test")], "554 5.4.6 Mail for in.test would come back to us: a loop"),
+        ([(10, "MTA.test"), (10, "b.test")], "554 5.4.6 Mail for in.test would come back to us: a loop"),
+        ([(0, ".")], "556 5.1.10 in.test takes no mail (null MX)"),
+    ],
+)
+def test_a_domain_that_leads_back_to_us_or_nowhere_fails_its_mail_at_once(records, reply):
+    """HARD-CASES rows 20 and 21; RFC 5321 section 5.1, RFC 7505."""
+    with pytest.raises(Unreachable) as caught:
+        exchange(records)
+    assert str(caught.value.reply) == reply
 
 
 def test_no_more_hosts_count_than_there_may_be():

@@ -29,7 +29,7 @@ def rows() -> dict[int, list[str]]:
         cells = [cell.strip() for cell in line.split("|")]
         if len(cells) == 6 and cells[1].isdecimal():
             assert int(cells[1]) not in found
-            found[int(cells[1])] = re.findall(r"`([\w/]+\.py::\w+)`", cells[4])
+            found[int(cells[1])] = re.findall(r"`([\w/]+\.py::[\w:]+)`", cells[4])
     return found
 
 
@@ -40,7 +40,7 @@ def test_every_row_of_the_edge_has_its_tests() -> None:
 
 
 def test_every_test_that_is_named_is_there() -> None:
-    missing = [name for names in rows().values() for name in names if name.partition("::")[2] not in named_in(name.partition("::")[0])]
+    missing = [name for names in rows().values() for name in names if name.rpartition("::")[2] not in named_in(name.partition("::")[0])]
     assert missing == []
 
 
@@ -65,6 +65,6 @@ def test_what_durability_is_about_is_quoted_where_it_is_tested() -> None:
     silent = [
         number
         for number, names in rows().items()
-        if number in QUOTED and not any(number in quoted_in(name.partition("::")[0]).get(name.partition("::")[2], set()) for name in names)
+        if number in QUOTED and not any(number in quoted_in(name.partition("::")[0]).get(name.rpartition("::")[2], set()) for name in names)
     ]
     assert silent == []
