@@ -408,7 +408,10 @@ class Destination:
     def _sent(self, verdicts: Sequence[Verdict], held: _Held, lane: LaneQueue, entry: QueueEntry) -> None:
         held.attempts += 1
         if held.attempts > 1 and held.channel.ended and all(_never_arrived(verdict) for verdict in verdicts):
-            # The other side closed a kept connection just as we used it: that says nothing about this message.
+            # The other side closed a kept connection, or took its leave by 421 (RFC 5321 section 3.8), just as we used it: that says
+            # nothing about this message, though it may say something about us.
+            if verdicts[0].remote:
+                self.flow.refused(verdicts[0].reply, True, held.channel.host)
             self._try_again(held, lane, entry)
             return
         verdicts, left = crowded_out(entry, verdicts)
@@ -522,4 +525,4 @@ class Destination:
 
 
 def _never_arrived(verdict: Verdict) -> bool:
-    return not verdict.remote and not verdict.handed_over and not verdict.reply.permanent
+    return not verdict.handed_over and not verdict.reply.permanent and (not verdict.remote or verdict.reply.code == 421)

@@ -99,6 +99,29 @@ def test_a_kept_channel_that_the_other_side_closed_costs_no_attempt():
     world.assert_at_rest()
 
 
+def test_421_on_a_kept_channel_costs_no_attempt_and_is_learnt_from():
+    """A server that takes so many messages on a connection says so to the next one; on a new connection that is the message's own."""
+    world = World().start()
+    place = world.place("example.com")
+    world.submit("a@example.com")
+    place.holding = True
+    message = world.submit("b@example.com")
+    enough = Reply(421, "4.7.0", "Enough for one connection")
+    first = place.channels[0]
+    first.usable = False
+    first.finish([Verdict(one, enough) for one in first.held[0].recipients])
+    assert place.opened == 2
+    assert world.scheduler._flows.known("example.com").budget.limit == NO_LIMITS.connections // 2
+    second = place.channels[1]
+    second.usable = False
+    second.finish([Verdict(one, enough) for one in second.held[0].recipients])
+    assert world.told(message) == ["soft_bounced"]
+    place.holding = False
+    world.clock.advance(60)
+    assert world.told(message) == ["soft_bounced", "sent", "delivered"]
+    world.assert_at_rest()
+
+
 def test_what_a_closed_channel_gives_back_goes_where_its_domain_goes_by_now():
     """It was in two destinations' rounds then, and the second one found nothing there."""
     world = World().start()
