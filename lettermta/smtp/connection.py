@@ -12,7 +12,7 @@ import enum
 import ipaddress
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.interfaces import IDelayedCall, IHandshakeListener
+from twisted.internet.interfaces import IDelayedCall, IHandshakeListener, IPushProducer
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -25,8 +25,9 @@ from lettermta.smtp.channel_binding import channel_binding
 from lettermta.smtp.patience import Deadline, Patience, Turn
 from lettermta.smtp.proxy import ProxyFault, ProxyHeader
 from lettermta.smtp.sending import send
-from lettermta.smtp.session import SHUTTING_DOWN, TOO_SLOW, IWire, ServerSession
+from lettermta.smtp.session import SHUTTING_DOWN, TOO_SLOW, ServerSession
 from lettermta.smtp.tls import failure_cause
+from lettermta.smtp.wire import IWire
 
 if TYPE_CHECKING:
     from lettermta.smtp.server import ESMTPFactory
@@ -64,7 +65,7 @@ class Stage(enum.Enum):
     PARTING = "it is over, but for the closing"
 
 
-@implementer(IWire, IHandshakeListener)
+@implementer(IWire, IHandshakeListener, IPushProducer)
 class ESMTPProtocol(Protocol):
     """One incoming connection."""
 
@@ -104,6 +105,7 @@ class ESMTPProtocol(Protocol):
         self.factory.accepted.inc()
         self.factory.open.inc()
         self.transport.setTcpNoDelay(True)
+        self.transport.registerProducer(self, True)
         self._deadline = Deadline(self._patience, self._edge.pace, self._clock, self._late)
         if self.factory.proxies and any(ipaddress.ip_address(self._peer.address) in network for network in self.factory.proxies):
             self._stage = Stage.ARRIVING
@@ -152,6 +154,19 @@ class ESMTPProtocol(Protocol):
         if self._deadline is not None:
             self._deadline.cancel()
         self._session.lost()
+
+    # -- the transport calls when the client reads too slowly, or again (IPushProducer)
+
+    def pauseProducing(self) -> None:
+        """More than can be sent is waiting."""
+        self._session.congested()
+
+    def resumeProducing(self) -> None:
+        """All that waited has been sent."""
+        self._session.relieved()
+
+    def stopProducing(self) -> None:
+        """The connection is gone, which :meth:`connectionLost` tells too."""
 
     # -- coming in
 
@@ -268,6 +283,8 @@ class ESMTPProtocol(Protocol):
             if self._deadline is not None:
                 self._deadline.cancel()
             self._parting = self._clock.callLater(PARTING_SECONDS, self.transport.abortConnection)
+            # TLS is not closed as long as more could come from a producer.
+            self.transport.unregisterProducer()
             self.transport.loseConnection()
 
     def pause(self) -> None:

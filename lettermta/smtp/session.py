@@ -16,7 +16,6 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import Interface
 
 from lettermta import metrics
 from lettermta.interfaces import ISMTPServer
@@ -29,11 +28,14 @@ from lettermta.smtp.commands import Commands, Ending, Step
 from lettermta.smtp.patience import Turn
 from lettermta.smtp.sasl import MAX_RESPONSE
 from lettermta.smtp.transaction import ContentRules, Reader, Transaction
+from lettermta.smtp.wire import IWire
 
 MAX_COMMAND = 2048
 """Octets of a command line: 512 and the allowances of the extensions (RFC 5321 section 4.5.3.1.4)."""
 MAX_WAITING = 65_536
 """Octets that may come in while an answer is awaited before the wire is asked to pause."""
+MAX_UNSENT = 32
+"""Replies that are sent in one write; a client that doesn't read them is noticed at the next one."""
 MAX_ERRORS = 20
 """Refused commands after which the session ends (RFC 5321 section 4.3.2 allows 421 at any time)."""
 MAX_MESSAGES = 10_000
@@ -46,31 +48,6 @@ TOO_MANY_LOGINS = Reply(421, "4.7.0", "Too many failed logins, closing the conne
 TOO_LONG = Reply(500, "5.5.2", "Line too long")
 SHUTTING_DOWN = Reply(421, "4.3.2", "Shutting down, try again later")
 TOO_SLOW = Reply(421, "4.4.2", "Timed out, closing the connection")
-
-
-class IWire(Interface):
-    """What a session asks of the connection it speaks on."""
-
-    def write(data: bytes) -> None:
-        """Send replies."""
-
-    def start_tls() -> None:
-        """Begin a TLS handshake as server; :meth:`ServerSession.secured` is called when it is complete."""
-
-    def close() -> None:
-        """Send what was written and end the connection."""
-
-    def pause() -> None:
-        """Read no more for now."""
-
-    def resume() -> None:
-        """Read again."""
-
-    def turn(whose: Turn) -> None:
-        """From now on it is our turn, or time for a whole command or for content begins."""
-
-    def logged_in() -> None:
-        """The client has shown who it is."""
 
 
 class Phase(enum.Enum):
@@ -124,6 +101,9 @@ class ServerSession:
         self._out: list[bytes] = []
         self._errors = 0
         self._paused = False
+        """The wire reads nothing for now."""
+        self._congested = False
+        """The client takes in no replies for now."""
         self._running = False
         self._authentication = Authentication(server, peer, guard, clock, wire.logged_in)
         self._transaction = Transaction(peer, server.hostname, rules.content, now)
@@ -158,6 +138,16 @@ class ServerSession:
         self._authentication.forget()
         self._buffer = b""
 
+    def congested(self) -> None:
+        """The client does not read what it is sent: nothing more is carried out until it has, or replies would pile up without end."""
+        self._congested = True
+        self._pause()
+
+    def relieved(self) -> None:
+        """The client has read what it was sent."""
+        self._congested = False
+        self._go_on()
+
     def end(self, reply: Reply) -> None:
         """End the session from our side with a 421 (RFC 5321 section 3.8), unless it has ended already."""
         if self._phase is not Phase.CLOSED:
@@ -175,7 +165,7 @@ class ServerSession:
     def _run(self) -> None:
         """Carry out what the buffer holds, until it is empty or something has to be awaited; then send the replies in one write."""
         self._running = True
-        while self._buffer:
+        while self._buffer and not self._congested:
             phase = self._phase
             if phase is Phase.COMMAND or phase is Phase.SASL:
                 end = self._buffer.find(b"\n")
@@ -187,15 +177,16 @@ class ServerSession:
                     break
                 line, self._buffer = self._buffer[: end + 1], self._buffer[end + 1 :]
                 self._carry_out(self._authentication.respond if phase is Phase.SASL else self._commands.carry_out, line)
+                if len(self._out) >= MAX_UNSENT:
+                    self._flush()
             elif phase is Phase.OVERLONG:
                 self._skip_overlong()
             elif phase is Phase.CONTENT:
                 data, self._buffer = self._buffer, b""
                 self._receive_content(data)
             elif phase is Phase.ANSWERING:
-                if len(self._buffer) > MAX_WAITING and not self._paused:
-                    self._paused = True
-                    self._wire.pause()
+                if len(self._buffer) > MAX_WAITING:
+                    self._pause()
                 break
             else:
                 self._buffer = b""
@@ -329,8 +320,13 @@ class ServerSession:
             self._refuse(reply)
         self._go_on()
 
+    def _pause(self) -> None:
+        if not self._paused:
+            self._paused = True
+            self._wire.pause()
+
     def _go_on(self) -> None:
-        if self._paused:
+        if self._paused and not self._congested:
             self._paused = False
             self._wire.resume()
         if not self._running:
@@ -354,8 +350,7 @@ class ServerSession:
         """Read no more until the content's buffer has taken what it has; it is handed on only when it has all of it."""
         self._phase = Phase.ANSWERING
         self._wire.turn(Turn.OURS)
-        self._paused = True
-        self._wire.pause()
+        self._pause()
         write.addErrback(self._write_failed, reader)
         write.addCallback(self._written, reader, then)
 

@@ -52,6 +52,11 @@ class MemoryTransport:
         elif not self.closing:
             self.sent += data
 
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        assert streaming
+
+    def unregisterProducer(self) -> None: ...
+
     def loseConnection(self) -> None:
         if self._tls is not None:
             self._tls.loseConnection()

@@ -24,7 +24,8 @@ from lettermta.smtp.admission import LoginGuard
 from lettermta.smtp.channel_binding import no_binding
 from lettermta.smtp.patience import Turn
 from lettermta.smtp.sasl import MECHANISMS, Mechanism
-from lettermta.smtp.session import IWire, ServerSession, SessionRules
+from lettermta.smtp.session import ServerSession, SessionRules
+from lettermta.smtp.wire import IWire
 from lettermta.testing.spool import MemoryContent
 
 USER = b"lettermint"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from base64 import b64encode
 from collections.abc import Callable
@@ -315,6 +316,12 @@ def test_aborting_cuts_everything(at: Make) -> None:
 # -- on real sockets
 
 
+def small_buffers(connection: socket.socket) -> None:
+    """Or the system takes in megabytes that nobody reads."""
+    for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+        connection.setsockopt(socket.SOL_SOCKET, option, 65_536)
+
+
 class LoopbackTests(TestCase):
     """The same with Python's own client, over TCP and the system's reactor."""
 
@@ -331,6 +338,7 @@ class LoopbackTests(TestCase):
         factory = ESMTPFactory(self.office, self.reactor, opening=opening, tls=ServerTLS([self.pair]), detection_time=0.1)
         port = self.reactor.listenTCP(0, factory, interface="127.0.0.1")
         self.addCleanup(port.stopListening)
+        small_buffers(port.socket)
         return int(port.getHost().port)
 
     def client_context(self) -> ssl.SSLContext:
@@ -370,6 +378,35 @@ class LoopbackTests(TestCase):
         both.addCallback(lambda _: self.office.submitted.clear())
         both.addCallback(lambda _: self.submit(port, implicit=False))
         return both.addCallback(self.check)
+
+    def test_a_client_that_does_not_read_is_read_no_further(self) -> Deferred[None]:
+        return self.flood(self.listen(Opening.CLEAR), None)
+
+    def test_a_client_that_does_not_read_is_read_no_further_in_tls(self) -> Deferred[None]:
+        return self.flood(self.listen(Opening.TLS), self.client_context())
+
+    def flood(self, port: int, context: ssl.SSLContext | None) -> Deferred[None]:
+        """HARD-CASES row 8: a few octets that are answered by many must not fill the memory; when they are read, none is missing."""
+        return deferToThread(self._flood, port, context)
+
+    def _flood(self, port: int, context: ssl.SSLContext | None) -> None:
+        plain = socket.create_connection(("127.0.0.1", port), timeout=10)
+        small_buffers(plain)
+        with plain if context is None else context.wrap_socket(plain, server_hostname="localhost") as client:
+            client.settimeout(0.5)
+            sent = 0
+            try:
+                while sent < 100_000:
+                    client.sendall(EHLO * 50)
+                    sent += 50
+            except TimeoutError:
+                pass
+            self.assertLess(sent, 100_000, "all was read, though no answer was")
+            client.settimeout(10)
+            answered, kept = 0, b""
+            while answered < sent:
+                kept = kept[-5:] + client.recv(1 << 20)
+                answered += kept.count(b"\n250 ")
 
 
 def test_the_recorded_login_is_what_it_says() -> None:

@@ -652,6 +652,30 @@ def test_a_client_that_floods_while_it_waits_is_read_no_further() -> None:
     assert len(client.take()) == MAX_WAITING // 6 + 2
 
 
+def test_nothing_is_carried_out_for_a_client_that_does_not_read(client: Client) -> None:
+    """HARD-CASES row 8: or replies would pile up in memory, at fifty octets for each one that asks for them."""
+    client.session.congested()
+    assert client.wire.paused
+    assert client.sends(b"NOOP\r\nMAIL FROM:<a@out.test>\r\n") == []
+    client.session.relieved()
+    assert codes(client.take()) == ["250 2.0.0", "250 2.1.0"]
+    assert not client.wire.paused
+
+
+def test_a_message_whose_answer_comes_while_the_client_does_not_read_is_answered() -> None:
+    client = Client().log_in()
+    client.office.late = True
+    client.data()
+    client.says(*MESSAGE)
+    client.session.congested()
+    client.office.answer()
+    assert codes(client.take()) == ["250 2.0.0"]
+    assert client.wire.paused
+    client.session.relieved()
+    assert not client.wire.paused
+    assert client.says("NOOP")[-1] == "250 2.0.0 Ok"
+
+
 def test_content_that_is_slow_to_write_stops_the_reading() -> None:
     client = Client().log_in()
     client.office.slow = True
