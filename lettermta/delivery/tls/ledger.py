@@ -123,7 +123,7 @@ class Ledger:
         return [(day, each) for day, domains in self._days.items() if day < today for each in domains.values() if not each.fate]
 
     def settle(self, day: str, domain: DomainDay, fate: str) -> None:
-        """Note what became of a report."""
+        """Note what became of a report; an empty ``fate``: who has it by now."""
         domain.fate = fate
         self._changed.setdefault(day, set()).add(domain.domain)
 

@@ -156,43 +156,49 @@ class TLSReports:
         except NotNow as error:
             if day_of(self._now() - GIVEN_UP_DAYS * 86_400) <= report.day:
                 self._later[key] = self._now() + PAUSE_SECONDS
+                self._ledger.settle(report.day, report.domain, "")
                 return
-            fate = f"given up: {error}"
+            sent = f"{_sent_to(report)}; " if report.domain.taken else ""
+            fate = f"{sent}given up: {error}"
             metrics.TLS_REPORTS["given_up"].inc()
             self.log.warn("{domain}: the report on TLS of {day} is given up: {why}", domain=domain, day=report.day, why=str(error))
         self._later.pop(key, None)
         self._ledger.settle(report.day, report.domain, fate)
 
     async def _deliver(self, report: Report) -> str:
-        """Send it to all who want it; one that takes it is enough. Returns what became of it; raises NotNow."""
-        wanted = await self._targets(report.domain.domain)
+        """Send it to all who want it and have not got it yet. Returns what became of it; raises NotNow when some could not get it."""
+        domain, taken = report.domain.domain, report.domain.taken
+        wanted = await self._targets(domain)
         faults: list[str] = []
-        sent: list[str] = []
         for url in wanted.urls:
-            try:
-                status = await self._https.post(url, MEDIA_TYPE, report.packed())
-            except HTTPSFailed as error:
-                faults.append(str(error))
+            if url in taken:
                 continue
-            if 200 <= status < 300:
-                sent.append(url)
+            if (fault := await self._posted(url, report)) is None:
+                taken.append(url)
             else:
-                faults.append(f"{url} answers {status}")
-        if wanted.addresses:
+                faults.append(fault)
+        if addresses := tuple(address for address in wanted.addresses if address not in taken):
             try:
-                await self._mailer.mail(report, wanted.addresses)
+                await self._mailer.mail(report, addresses)
+                taken += addresses
             except NotNow as error:
                 faults.append(str(error))
-            else:
-                sent += wanted.addresses
-        if sent:
-            metrics.TLS_REPORTS["sent"].inc()
-            self.log.info("{domain}: report on TLS of {day} to {sent}", domain=report.domain.domain, day=report.day, sent=", ".join(sent))
-            return f"sent to {', '.join(sent)}"
         if faults:
             raise NotNow("; ".join(faults))
-        metrics.TLS_REPORTS["unwanted"].inc()
-        return "nobody asks for it"
+        if not taken:
+            metrics.TLS_REPORTS["unwanted"].inc()
+            return "nobody asks for it"
+        metrics.TLS_REPORTS["sent"].inc()
+        self.log.info("{domain}: report on TLS of {day} {sent}", domain=domain, day=report.day, sent=_sent_to(report))
+        return _sent_to(report)
+
+    async def _posted(self, url: str, report: Report) -> str | None:
+        """Why a web server did not take it; None: it did."""
+        try:
+            status = await self._https.post(url, MEDIA_TYPE, report.packed())
+        except HTTPSFailed as error:
+            return str(error)
+        return None if 200 <= status < 300 else f"{url} answers {status}"
 
     async def _targets(self, domain: str) -> Targets:
         try:
@@ -203,3 +209,7 @@ class TLSReports:
             raise NotNow(str(error)) from None
         records = cast(tuple[TXT, ...], answer.records)
         return targets([b"".join(record.strings).decode("ascii", "replace") for record in records])
+
+
+def _sent_to(report: Report) -> str:
+    return f"sent to {', '.join(report.domain.taken)}"

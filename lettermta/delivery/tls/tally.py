@@ -55,11 +55,13 @@ class Tally:
 
 @define
 class DomainDay:
-    """Of one domain on one day. ``fate`` is what became of its report; empty while there is none."""
+    """Of one domain on one day. ``fate`` is what became of its report; empty while there is none, or not all have it."""
 
     domain: str
     policies: dict[Reported, Tally] = Factory(dict)
     fate: str = ""
+    taken: list[str] = Factory(list)
+    """The addresses and URLs that have the report."""
 
     def count(self, reported: Reported, failed: Failed | None) -> None:
         """One more session."""
@@ -72,6 +74,7 @@ class DomainDay:
         return {
             "domain": self.domain,
             "fate": self.fate,
+            "taken": self.taken,
             "policies": [
                 {
                     "type": reported.type,
@@ -88,7 +91,7 @@ class DomainDay:
     @classmethod
     def read(cls, told: Mapping[str, Any]) -> DomainDay:
         """The other way round; raises KeyError, TypeError or ValueError for anything else."""
-        day = cls(str(told["domain"]), fate=str(told["fate"]))
+        day = cls(str(told["domain"]), fate=str(told["fate"]), taken=list(_texts(told.get("taken", ()))))
         for one in told["policies"]:
             base = str(one.get("base", ""))  # which older files have not
             reported = Reported(day.domain, str(one["type"]), _texts(one["strings"]), _texts(one["mx_hosts"]), base)

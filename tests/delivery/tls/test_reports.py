@@ -266,12 +266,21 @@ def test_what_can_not_be_delivered_is_tried_again_and_given_up_in_the_end(world:
     assert world.mailed == []
 
 
-def test_a_report_that_one_of_two_takes_is_delivered(world: World) -> None:
+@pytest.mark.parametrize("recovers", [True, False])
+def test_a_report_that_one_of_two_takes_is_tried_again_with_the_other_alone(world: World, recovers: bool) -> None:
+    """RFC 8460 section 3 has several URIs, each of which is to get it; a restart does not forget who has."""
     count(world)
     world.record = "v=TLSRPTv1; rua=https://in.test/tlsrpt,mailto:reports@in.test"
     world.status = 500
     world.pass_midnight()
-    assert len(world.mailed) == 1 and world.kept()["in.test"].fate == "sent to reports@in.test"
+    assert len(world.mailed) == 1 and world.kept()["in.test"].fate == ""
+    world.stop()
+    world.start()
+    world.status = 201 if recovers else 500
+    world.clock.pump([3600.0] * 72)
+    assert [list(recipients) for _, recipients in world.mailed] == [["reports@in.test"]]
+    told = "reports@in.test, https://in.test/tlsrpt" if recovers else "reports@in.test; given up: https://in.test/tlsrpt answers 500"
+    assert world.kept()["in.test"].fate == f"sent to {told}"
 
 
 def test_without_a_submitter_days_are_kept_for_the_tool_alone(tmp_path: Path) -> None:
