@@ -340,6 +340,19 @@ class DANEOverLoopback(Receivers):
         await self.refused(evolve(self.transport(port), settings=transport.settings))
         assert resumed() - before == 2
 
+    async def test_a_session_under_an_anchor_is_resumed_with_its_chain_and_judged_by_it(self) -> None:
+        """What is judged of a chain must not be missing when it is not shown again."""
+        authority = root()
+        server = authority.issue("an intermediate", authority=True).issue("mx.in.test")
+        _, port = self.mx(server)
+        self.zone(port, authority.tlsa(2, 0, 1))
+        transport = self.transport(port)
+        before = resumed()
+        for _ in range(2):
+            assert (await self.sent(transport))[1:] == ("dane", "verified")
+            await self.until(lambda: len(transport.settings.sessions) == 1)
+        assert resumed() - before == 1
+
     async def test_a_session_with_a_fault_is_not_resumed(self) -> None:
         _, port = self.mx(alone("mx.in.test"))
         self.zone(port)
