@@ -6,7 +6,8 @@ leaves: keys that were rotated while it was queued are the new ones. What has be
 many domains, or is tried again soon, is signed once. Where each recipient gets a copy with another header, every copy is signed, and the
 body is hashed once.
 
-Signing takes some 0.25 ms, most of it the RSA signature. A body that is in a file is hashed in a thread, one message at a time.
+Signing takes some 0.25 ms, most of it the RSA signature, and is done in a thread. A body that is in a file is hashed in another one, piece
+by piece and one message at a time.
 """
 
 from __future__ import annotations
@@ -55,14 +56,19 @@ _Mark = tuple[str, str, tuple[str, ...]]
 
 
 class Signer:
-    """Signs for the domains in the directory. ``now`` is the wall clock, for ``t=``."""
+    """Signs for the domains in the directory. ``signing`` runs what makes signatures, ``threaded`` what reads and hashes a file; ``now`` is
+    the wall clock, for ``t=``.
+    """
 
     log = Logger()
 
-    def __init__(self, directory: Directory, threaded: Threaded, now: Callable[[], float]) -> None:
+    def __init__(self, directory: Directory, signing: Threaded, threaded: Threaded, now: Callable[[], float]) -> None:
         self._directory = directory
+        self._signing = signing
         self._threaded = threaded
         self._now = now
+        self._under_way: dict[_Mark, list[Deferred[bytes]]] = {}
+        """Who waits for signatures that are being made."""
         self._keys: dict[str, Signing] = {}
         self._known: OrderedDict[_Mark, bytes] = OrderedDict()
         self._bodies: OrderedDict[tuple[str, str], bytes] = OrderedDict()
@@ -72,7 +78,7 @@ class Signer:
     def sign(
         self, entry: QueueEntry, content: IStoredContent, form: str, *, copy: bool = False
     ) -> IStoredContent | Deferred[IStoredContent]:
-        """The content with its signatures on top, or as it is where nobody signs it; a Deferred for what is not in memory.
+        """The content with its signatures on top, or as it is where nobody signs it; a Deferred for what is not signed yet.
 
         ``form`` tells apart the forms in which one message may leave, ``copy`` tells that the header is one recipient's. Raises (or fails
         with) Unsendable, for now, when a key can't be used; fails as reading the content fails.
@@ -98,9 +104,23 @@ class Signer:
             return WholeContent(signatures(fields, hashed, found[0], self._now()) + whole)
         mark = (entry.id, form, found[1])
         top = self._recall(mark)
-        if top is None:
-            top = self._remember(mark, signatures(fields, body_hash(body), found[0], self._now()))
-        return WholeContent(top + whole)
+        if top is not None:
+            return WholeContent(top + whole)
+        return self._made(mark, fields, body, found[0]).addCallback(lambda top: WholeContent(top + whole))
+
+    def _made(self, mark: _Mark, fields: Fields, body: bytes, keys: Sequence[Signing]) -> Deferred[bytes]:
+        """The signatures of a message, once they are made: once also for those who ask meanwhile."""
+        told: Deferred[bytes] = Deferred()
+        waiting = self._under_way.setdefault(mark, [])
+        waiting.append(told)
+        if len(waiting) == 1:
+            made = self._signing(_signatures, fields, body, keys, self._now())
+            made.addCallback(lambda top: self._remember(mark, top)).addBoth(self._tell, mark)
+        return told
+
+    def _tell(self, result: Any, mark: _Mark) -> None:
+        for told in self._under_way.pop(mark):
+            told.callback(result)
 
     async def _sign_large(self, entry: QueueEntry, content: IStoredContent, form: str, project_id: str, copy: bool) -> IStoredContent:
         """The same for a content that is read in pieces: once for its hash, and once more when it is sent."""
@@ -185,6 +205,10 @@ class Signer:
             self._known.popitem(last=False)
         self._known[mark] = top
         return top
+
+
+def _signatures(fields: Fields, body: bytes, keys: Sequence[Signing], now: float) -> bytes:
+    return signatures(fields, body_hash(body), keys, now)
 
 
 def _add(hashed: BodyHash, passage: Passage, piece: bytes) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from attrs import evolve, frozen
 from twisted.internet.defer import Deferred, succeed
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from lettermta.accounts.directory import Directory
@@ -59,8 +60,7 @@ class Desk:
         return QueueEntry(1, identifier, lane, "demo", "outgoing", "app@sender.test", 1, 0.0, 0.0, b"", b"{}", [])
 
     def signed(self, message: bytes, entry: QueueEntry | None = None, form: str = "") -> bytes:
-        content = self.signer.sign(entry or self.entry(), WholeContent(message), form)
-        assert not isinstance(content, Deferred)
+        [content] = results(self.signer.sign(entry or self.entry(), WholeContent(message), form))
         whole = content.whole()
         assert whole is not None
         return whole
@@ -81,8 +81,18 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
         store.create_project("demo")
         store.create_domain("demo", "sender.test")
         directory = Directory(tmp_path)
-        yield Desk(store, directory, Signer(directory, threaded, lambda: 1e9))
+        yield Desk(store, directory, Signer(directory, threaded, threaded, lambda: 1e9))
         directory.close()
+
+
+def results(content: IStoredContent | Deferred[IStoredContent]) -> list[IStoredContent]:
+    """What is there, now or by now; raises what a Deferred failed with."""
+    found: list[IStoredContent] = []
+    failures: list[Failure] = []
+    (content if isinstance(content, Deferred) else succeed(content)).addCallbacks(found.append, failures.append)
+    for failure in failures:
+        failure.raiseException()
+    return found
 
 
 async def collected(content: IStoredContent) -> bytes:
@@ -135,6 +145,39 @@ def test_a_message_to_many_domains_is_signed_once_for_each_form(desk: Desk) -> N
         assert desk.signed(MESSAGE, desk.entry(domain="b.test")) == first
         assert desk.signed(MESSAGE, desk.entry(domain="c.test"), "7bit") is not None
     assert counts == {"lettermta_dkim_messages_total result=signed": 2.0, "lettermta_dkim_messages_total result=known": 1.0}
+
+
+def test_who_asks_while_signatures_are_made_gets_the_same(desk: Desk) -> None:
+    jobs: list[tuple[Callable[..., bytes], tuple[Any, ...], Deferred[Any]]] = []
+
+    def later(function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+        jobs.append((function, arguments, Deferred()))
+        return jobs[-1][2]
+
+    signer = Signer(desk.directory, later, later, lambda: 1e9)
+    asked = [signer.sign(desk.entry(domain=domain), WholeContent(MESSAGE), "") for domain in ("a.test", "b.test", "c.test")]
+    [(function, arguments, made)] = jobs
+    made.callback(function(*arguments))
+    told = [content.whole() for each in asked for content in results(each)]
+    assert len(told) == 3
+    assert len(set(told)) == 1
+    assert by_dkimpy(told[0] or b"", desk.published) == BOTH
+    again = signer.sign(desk.entry(domain="d.test"), WholeContent(MESSAGE), "")
+    assert not isinstance(again, Deferred)
+
+
+def test_what_can_not_be_signed_is_told_to_all_who_ask_and_tried_anew(desk: Desk) -> None:
+    made: list[Deferred[Any]] = [Deferred(), Deferred()]
+    waiting = iter(made)
+    signer = Signer(desk.directory, lambda *_: next(waiting), lambda *_: next(waiting), lambda: 1e9)
+    asked = [signer.sign(desk.entry(), WholeContent(MESSAGE), "") for _ in range(2)]
+    made[0].errback(ValueError("no"))
+    for each in asked:
+        with pytest.raises(ValueError, match="no"):
+            results(each)
+    last = signer.sign(desk.entry(), WholeContent(MESSAGE), "")
+    made[1].callback(b"X: y\r\n")
+    assert [content.whole() for content in results(last)] == [b"X: y\r\n" + MESSAGE]
 
 
 def test_rotated_keys_are_used_at_once(desk: Desk) -> None:

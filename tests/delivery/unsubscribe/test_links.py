@@ -40,7 +40,7 @@ class Place:
     def __init__(self, state_dir: Path, url: str = URL) -> None:
         self.site = Site(state_dir)
         self.links = Links(self.site.directory, url)
-        self.finisher = Finisher(Signer(self.site.directory, threaded, lambda: NOW), threaded, self.links)
+        self.finisher = Finisher(Signer(self.site.directory, threaded, threaded, lambda: NOW), threaded, self.links)
 
     def entry(self, *recipients: str, options: Options = WANTED, tag: str | None = "november") -> QueueEntry:
         context = orjson.dumps({"project_id": self.site.project.id})
