@@ -11,7 +11,7 @@ import errno
 import hashlib
 import os
 import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -51,8 +51,17 @@ class BodyFiles:
         return self._directory / name[-2:] / name
 
     def names(self) -> list[str]:
-        """Every file that is there."""
-        return [entry.name for folder in os.scandir(self._directory) if folder.is_dir() for entry in os.scandir(folder.path)]
+        """Every body's file that is there."""
+        return [name for folder, name in self._all() if folder == name[-2:]]
+
+    def strays(self) -> list[str]:
+        """What is there besides, in words of ``body/…``: nobody here has put it there, as it would be in another folder."""
+        return [f"body/{folder}/{name}" for folder, name in self._all() if folder != name[-2:]]
+
+    def _all(self) -> Iterator[tuple[str, str]]:
+        for folder in os.scandir(self._directory):
+            if folder.is_dir():
+                yield from ((folder.name, entry.name) for entry in os.scandir(folder.path))
 
     def remove(self, name: str) -> None:
         """Remove a file; one that is gone already is no fault."""

@@ -219,6 +219,8 @@ def _orphans(connection: sqlite3.Connection, files: BodyFiles) -> Iterator[Findi
             raise
         yield Finding(Kind.STRUCTURE, "table content", f"the names of the body files can't be read: {error}")
         return
+    for stray in files.strays():
+        yield Finding(Kind.ORPHAN, f"file {stray}", "is not the spool's")
     for name in files.names():
         if name in known:
             continue

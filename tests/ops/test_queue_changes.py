@@ -451,6 +451,7 @@ def test_faults_of_the_spool_are_told_each(run: Run, ids: list[str], config: Pat
     orphan = spool / "body" / "ab" / "01a1fd6c-4e43-73f1-ba71-c3f9be1a25ab"
     orphan.write_bytes(b"x")
     os.utime(orphan, (NOW - 7200, NOW - 7200))
+    (spool / "body" / "cd" / "core").write_bytes(b"x")
     ran = run("verify", "--json")
     assert ran.code == os.EX_DATAERR
     assert {(row["kind"], row["where"], row["id"]) for row in ran.rows} == {
@@ -459,6 +460,7 @@ def test_faults_of_the_spool_are_told_each(run: Run, ids: list[str], config: Pat
         ("content", "content 3", ids[2]),
         ("recipient", "recipient 99", None),
         ("orphan", f"body file {orphan.name}", None),
+        ("orphan", "file body/cd/core", None),
     }
 
 
