@@ -78,7 +78,7 @@ class Flow:
         if not self.paused or self._paused_by is None:
             return
         found = self._rules.find(*self._paused_by)
-        if found is None or found.pause is None:
+        if found is None or not found.pause:
             self._paused_until, self._in_a_row = float("-inf"), 0
         else:
             self._paused_until = min(self._paused_until, self._clock.seconds() + found.pause)
@@ -192,7 +192,8 @@ class Flow:
             if found is not None:
                 if found.pause is not None:
                     self._push_back()
-                    self._pause(found.name, found.pause, reply, host)
+                    if found.pause:
+                        self._pause(found.name, found.pause, reply, host)
                 return
             if reply.code != 421 and not (reply.enhanced or "").startswith("4.7."):
                 return

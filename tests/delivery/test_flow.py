@@ -310,6 +310,29 @@ def test_a_pause_follows_changed_rules_but_never_gets_longer(rules, left: int):
     assert "b@example.com" in place.recipients
 
 
+def test_too_many_connections_at_once_are_answered_by_fewer_and_what_stands_goes_on():
+    """By the rules that come along: a receiver that takes four is not left alone for a minute whenever a fifth one is tried."""
+    here = World()
+    here.limits["example.com"] = Limits(connections=20)
+    here.throttles = ThrottleRules()
+    here.scheduler = here.new_scheduler()
+    here.start()
+    place = here.place("example.com")
+    place.holding = True
+    here.submit("a@example.com")
+    place.fault = Unreachable(Reply(421, "4.7.0", "Error: too many connections from 192.0.2.1"), remote=True, host="mx.example.com")
+    for number in range(20):
+        here.submit(f"u{number}@example.com")
+    assert not flow(here).paused
+    assert flow(here).budget.limit == 10
+    [channel] = place.open_channels
+    while channel.held:
+        channel.finish()
+    assert len(place.recipients) == 21
+    assert not here.spool.stored
+    here.assert_at_rest()
+
+
 def test_a_pause_does_not_touch_other_receivers():
     here = world()
     here.place("example.com").answer = answer(SLOW_DOWN)

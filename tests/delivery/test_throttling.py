@@ -56,7 +56,7 @@ def test_what_large_receivers_say_is_known(host: str, reply: Reply, rule: str):
     found = ThrottleRules().find(reply, host)
     assert found is not None
     assert found.name == rule
-    assert found.pause
+    assert found.pause is not None
 
 
 def test_greylisting_says_nothing_about_the_destination():

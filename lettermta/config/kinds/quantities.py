@@ -70,6 +70,10 @@ def _duration(text: str) -> float:
     return seconds
 
 
+def _pause(text: str) -> float:
+    return 0.0 if text == "0s" else _duration(text)
+
+
 def _size(text: str) -> int:
     match = _SIZE.fullmatch(text)
     if match is None or not int(match[1]):
@@ -95,6 +99,7 @@ NUMBER = one(_number, "a number from 1 on")
 WORKERS = one(_workers, "1")
 BOOLEAN = one(_boolean, "yes or no")
 DURATION = one(_duration, "a number with its unit: 500ms, 30s, 5m, 4h, 5d")
+PAUSE = one(_pause, "a number with its unit like 30s, 5m, 4h, or 0s")
 DURATIONS = several(_duration, "durations like 5m or 4h", least=1, repeats=True)
 SIZE = one(_size, "a number of octets, or one with its unit: 10KB, 25MB, 1GB")
 PLAN = several(_number, "numbers of messages", least=1, repeats=True)

@@ -99,8 +99,9 @@ class Throttle(Section):
     enhanced: tuple[str, ...] = key(kinds.ENHANCED_CODES, "Enhanced codes (RFC 3463).", default="", example="4.7.*")
     text: re.Pattern[str] | None = key(kinds.optional(kinds.EXPRESSION), "What the reply's text holds.", default="", example="rate limit")
     pause: float | None = key(
-        kinds.optional(kinds.DURATION),
-        "How long the destination is left alone. Twice as long each time in a row, up to eight times as long.",
+        kinds.optional(kinds.PAUSE),
+        "How long the destination is left alone. Twice as long each time in a row, up to eight times as long. "
+        "0s: not at all, but fewer connections are opened.",
         default="",
         shown="not at all: such a reply says nothing about the destination",
         example="5m",
