@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from lettermta.accounts.directory import Directory
 from lettermta.accounts.model import ReceivedField
 from lettermta.accounts.scram_keys import ScramKeys
-from lettermta.accounts.webhooks import Webhook
+from lettermta.accounts.webhooks import GONE_REASON, Webhook
 from lettermta.config import BareLineEnds, Config, EightBitHeaders, PolicyFailure, Security, Unroutable
 from lettermta.delivery.classes import Classifier
 from lettermta.delivery.dkim.signer import Signer
@@ -192,9 +192,7 @@ def make_webhooks(config: Config, reactor: Any, directory: Directory, spool: ISp
         project = directory.project(webhook.project_id)
         route = None if webhook.route_id is None else directory.route_by_id(webhook.route_id)
         if project is not None:
-            spool.tell(
-                [disabled_event(webhook, project.slug, None if route is None else route.slug, webhook.disabled_reason, time.time())]
-            ).addErrback(
+            spool.tell([disabled_event(webhook, project.slug, None if route is None else route.slug, GONE_REASON, time.time())]).addErrback(
                 lambda failure: _log.failure("that webhook {id} was switched off could not be told", failure=failure, id=webhook.id)
             )
 

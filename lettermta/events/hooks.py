@@ -21,6 +21,10 @@ from lettermta.plugged import FAULTS, NO_SETTINGS, answered, plug, within
 
 TIME_LIMIT = 60.0
 """Seconds that a hook's Deferred may take before it counts as failed."""
+BLOCKING = 0.1
+"""Seconds in the reactor's thread from which on a call is said to block; whatever else the process does has waited for so long."""
+SAY_AGAIN = 60.0
+"""Seconds for which that is not said again of the same hook."""
 
 
 def load_hook(dotted: str, settings: Mapping[str, str] = NO_SETTINGS) -> IEventHook:
@@ -42,6 +46,7 @@ class HookSink:
         self._hook = hook
         self._clock = clock
         self._time_limit = time_limit
+        self._quiet_until = 0.0
 
     def open(self) -> Deferred[None]:
         """Nothing to open: the hook was made when it was loaded."""
@@ -61,8 +66,10 @@ class HookSink:
 
     async def _tell(self, events: Sequence[tuple[int, Event]]) -> int:
         for taken, (_, event) in enumerate(events):
+            began = self._clock.seconds()
             try:
                 answer = _deferred(self._hook.event_happened(event))
+                self._judge(event, began)
                 if answer is not None:
                     await within(answer, self._time_limit, self._clock)
             except FAULTS:
@@ -75,6 +82,17 @@ class HookSink:
                 )
                 return taken
         return len(events)
+
+    def _judge(self, event: Event, began: float) -> None:
+        now = self._clock.seconds()
+        if now - began >= BLOCKING and now >= self._quiet_until:
+            self._quiet_until = now + SAY_AGAIN
+            self._log.warn(
+                "{sink} blocked the whole process for {seconds:.1f} s at event {event_id}; expected a Deferred from what takes long",
+                sink=self.name,
+                seconds=now - began,
+                event_id=event.id,
+            )
 
 
 def _deferred(answer: object) -> Deferred[None] | None:

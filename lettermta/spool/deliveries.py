@@ -245,17 +245,29 @@ def _expire(connection: sqlite3.Connection, webhook_id: str, before: float, prob
     return count
 
 
+_WEBHOOKS = (
+    "WITH RECURSIVE known (id) AS (SELECT MIN(webhook) FROM delivery"
+    " UNION ALL SELECT (SELECT MIN(webhook) FROM delivery WHERE webhook > known.id) FROM known WHERE known.id IS NOT NULL)"
+    " SELECT id FROM known WHERE id IS NOT NULL"
+)
+"""The webhooks that have records: a step in the index for each of them, however many records there are."""
+
+
 def _forget(connection: sqlite3.Connection, before: float, webhook_ids: Sequence[str]) -> int:
-    """One step of forgetting, from the oldest record on: what is over and old, and what belongs to no webhook any more."""
+    """One step of forgetting: of what is over and old, from the oldest record on, and of what belongs to no webhook any more."""
 
     def work(connection: sqlite3.Connection) -> int:
-        marks = ",".join("?" * len(webhook_ids))
-        statement = (
-            "DELETE FROM delivery WHERE number IN (SELECT number FROM (SELECT number, due, attempted, webhook FROM delivery"  # noqa: S608 - question marks alone
-            f" ORDER BY number LIMIT {TRIM_ROWS}) WHERE (due IS NULL AND attempted < ?) OR webhook NOT IN ({marks}))"
-        )
         connection.execute("DELETE FROM soft_bounce WHERE noted < ?", (before,))
-        return connection.execute(statement, (before, *webhook_ids)).rowcount
+        old = (
+            "DELETE FROM delivery WHERE number IN (SELECT number FROM (SELECT number, due, attempted FROM delivery ORDER BY number LIMIT ?)"
+            " WHERE due IS NULL AND attempted < ?)"
+        )
+        count = connection.execute(old, (TRIM_ROWS, before)).rowcount
+        gone = {webhook_id for (webhook_id,) in connection.execute(_WEBHOOKS)} - set(webhook_ids)
+        for webhook_id in gone:
+            statement = "DELETE FROM delivery WHERE number IN (SELECT number FROM delivery WHERE webhook = ? LIMIT ?)"
+            count += connection.execute(statement, (webhook_id, max(TRIM_ROWS - count, 0))).rowcount
+        return count
 
     count: int = _transaction(connection, work)
     connection.execute("PRAGMA incremental_vacuum(1000)").fetchall()

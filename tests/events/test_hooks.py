@@ -166,6 +166,16 @@ def test_a_failing_hook_gets_the_same_event_again_and_stalls_no_other(spool, clo
     assert failing.events[4:] == events
 
 
+def test_a_hook_that_blocks_is_named_once_a_minute(spool, clock):
+    hook = Answering(lambda event: clock.advance(0.5))
+    begin(spool, clock, hooked(spool, clock, hook, "slow.Hook"))
+    events = [submit(spool) for _ in range(3)]
+    with capturedLogs() as logs:
+        clock.advance(LINGER)
+    assert hook.events == events
+    assert [(log["sink"], log["seconds"], log["event_id"]) for log in logs] == [("hook:slow.Hook", 0.5, events[0].id)]
+
+
 def _exiting(event):
     raise SystemExit(1)
 

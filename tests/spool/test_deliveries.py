@@ -153,3 +153,11 @@ def test_what_each_version_wrote_opens(tmp_path: Path, version: int) -> None:
         ("e1", "success", 200),
     ]
     connection.close()
+
+
+def test_records_of_a_deleted_webhook_are_forgotten_behind_however_many_that_wait(connection: sqlite3.Connection) -> None:
+    deliveries.add(connection, [new(f"e{number}") for number in range(deliveries.TRIM_ROWS + 1)], 10.0)
+    deliveries.add(connection, [new("x1", "gone"), new("x2", "gone"), new("x3", "also gone")], 10.0)
+    assert deliveries._forget(connection, 5.0, ["w1"]) == 3
+    assert deliveries._forget(connection, 5.0, ["w1"]) == 0
+    assert deliveries.records(connection, "gone", 10) == []
