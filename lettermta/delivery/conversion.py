@@ -25,6 +25,7 @@ _BEHIND_BOUNDARY = re.compile(rb"(--)?[ \t]*(?=\r\n|\Z)")
 _FIELD_END = re.compile(rb"\r\n(?![ \t])")
 _TYPE = re.compile(r"\s*([^\s()<>@,;:\\\"/\[\]?=]+/[^\s()<>@,;:\\\"/\[\]?=]+)")
 _PARAMETER = re.compile(r';\s*([^\s=;"]{1,40})\s*=\s*(?:"((?:[^"\\]|\\.)*+)"|([^\s;"]+))', re.DOTALL)
+_COMMENT = re.compile(r"\([^()]*\)")
 _QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
 _IDENTITY = frozenset({"7bit", "8bit", "binary"})
 _SEALED = frozenset({"multipart/signed", "multipart/encrypted", "message/partial", "message/external-body"})
@@ -89,7 +90,7 @@ def _entity(fields: _Fields, body: bytes, default: str, binary: bool, depth: int
     if _clean(body, binary):
         return fields.octets + b"\r\n" + body
     kind = _Kind(fields.get("content-type") or default)
-    encoding = (fields.get("content-transfer-encoding") or "7bit").strip().lower()
+    encoding = _COMMENT.sub("", fields.get("content-transfer-encoding") or "7bit").strip().lower()
     if encoding not in _IDENTITY:
         raise Inconvertible(f"a part says that it is {encoding}, and has octets that are not")
     if kind.name in _SEALED:

@@ -59,6 +59,11 @@ def test_a_temporary_security_refusal_is_never_a_dead_address(text: str) -> None
         "535 5.7.8 Error: authentication failed: no such user",
         "535 Authentication failed: account disabled",
         "550 5.7.1 Your account has been suspended for sending spam",
+        "550 Sender IP reverse lookup rejected: unknown host",
+        "550 5.7.25 Client host not found, [192.0.2.1]",
+        "550 no such domain in your MAIL FROM",
+        "553 malformed address: invalid address in From: header",
+        "550 Domain not found in HELO",
     ],
 )
 def test_what_is_about_our_name_sender_or_login_is_no_dead_address(text: str) -> None:

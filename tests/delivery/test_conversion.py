@@ -61,6 +61,12 @@ def test_text_without_mime_becomes_mime() -> None:
     assert b"charset=unknown-8bit" in converted(plain + b"Gr\xfc\xdfe\r\n")
 
 
+def test_an_encoding_with_a_comment_is_that_encoding() -> None:
+    """RFC 2045 section 6.1 has a mechanism there, and RFC 5322 section 3.2.2 comments about everything."""
+    head = b"MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit (of course)\r\n\r\n"
+    assert b"Content-Transfer-Encoding: quoted-printable\r\n" in converted(head + "hé\r\n".encode())
+
+
 def test_seven_bit_content_is_not_touched() -> None:
     for message in (HEAD + b"\r\nplain\r\n", HEAD.replace(b"hi", "ü".encode()) + b"\r\nplain\r\n", b"", b"\r\nbody\r\n", HEAD):
         assert to_seven_bit(message, binary=False) is message
