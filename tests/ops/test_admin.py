@@ -403,6 +403,21 @@ def test_root_becomes_the_owner_for_good(daemons_place: Path) -> None:
     assert (daemons_place / "state").stat().st_uid == owner.st_uid
 
 
+def test_root_is_told_of_what_the_daemon_can_not_read(daemons_place: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A key that certbot wrote for root alone, say. Who isn't root is the daemon's user here, and reads its own file."""
+    pair = self_signed(daemons_place / "tls", "mta.sender.test")
+    (daemons_place / "tls").chmod(0o755)
+    config = daemons_place / "mta.ini"
+    config.write_text(f"{CONFIG}[tls]\ncertificate = {pair.certificate}\nprivate_key = {pair.private_key}\n")
+    (daemons_place / "state").mkdir()
+    pair.certificate.chmod(0o644)
+    if os.geteuid() == 0:
+        os.chown(daemons_place / "state", 54321, 54322)
+    ended = in_child(lambda: admin.main(["-c", str(config), "check-config"]))
+    told = f"[tls] private_key: '{pair.private_key}' can't be read: Permission denied"
+    assert (ended, told in capfd.readouterr().err) == ((os.EX_CONFIG, True) if os.geteuid() == 0 else (0, False))
+
+
 def test_root_leaves_no_files_that_lock_the_daemon_out(daemons_place: Path) -> None:
     config = daemons_place / "mta.ini"
     config.write_text(CONFIG)

@@ -90,6 +90,10 @@ def _check_config(path: Path, as_json: bool) -> int:
     warnings: list[str] = []
     try:
         config = load(path)
+        if os.geteuid() == 0 and config.mta.state_dir.exists():
+            # What root can read, the daemon's user may not; and what users plug in is loaded by that user alone.
+            become_owner(config.mta.state_dir)
+            config = load(path)
         outside.check(config)
         if shortage := descriptors.shortage(config.limits.connections, descriptors.allowed()):
             warnings = [f"{path}: {shortage}"]
