@@ -19,6 +19,7 @@ from twisted.internet.defer import Deferred
 
 from lettermta import event, metrics
 from lettermta.accounts.model import without_care
+from lettermta.delivery.classes import shows_dead_address
 from lettermta.event import Event
 from lettermta.interfaces import ISuppressions
 from lettermta.message import WAITING, Lane, Outcome, QueuedRecipient, QueueEntry, State, Verdict
@@ -87,10 +88,10 @@ class Suppressing:
 
 
 def _shows_dead(verdict: Verdict, outcome: Outcome) -> bool:
-    """Whether the other side said of this recipient, for good, that the address is dead; some servers say 550 4.x.y and mean for now."""
-    if outcome.state is not State.BOUNCED or outcome.reply_class is None or not outcome.reply_class.dead_address:
+    """Whether the other side said that the address is dead, and of this recipient alone."""
+    if outcome.state is not State.BOUNCED or outcome.reply_class is None or not verdict.remote or verdict.general:
         return False
-    return verdict.remote and not verdict.general and not (verdict.reply.enhanced or "").startswith("4")
+    return shows_dead_address(verdict.reply, outcome.reply_class)
 
 
 def _outcome(recipient: QueuedRecipient, found: Found) -> Outcome:

@@ -57,6 +57,9 @@ def test_replies_are_classified_by_the_rules_of_the_configuration(config: Path, 
     assert run(config, "classify", "--json", "550 Spamhaus") == 0
     told = {"reply": "550 Spamhaus", "classification": "reputation", "dead_address": False}
     assert json.loads(capsys.readouterr().out) == told
+    assert run(config, "classify", "--json", "450 4.1.1 No such user", "550 4.1.1 No such user") == 0
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(row["classification"], row["dead_address"]) for row in told] == [("invalid_recipient", False)] * 2, "for now is not for good"
     assert run(config, "classify", "250 OK") == 65
 
 

@@ -60,6 +60,11 @@ class Classifier:
         return ReplyClass.UNDETERMINED
 
 
+def shows_dead_address(reply: Reply, reply_class: ReplyClass) -> bool:
+    """Whether a refusal of that class means that nothing sent there will ever arrive. Some servers say 550 4.x.y, and mean for now."""
+    return reply_class.dead_address and reply.permanent and not (reply.enhanced or "").startswith("4")
+
+
 def plain(text: str) -> str:
     """A text in lower case, with single blanks and ``@`` for each address: nobody's name is to look like a reason."""
     words = text.lower().split()

@@ -14,6 +14,7 @@ import orjson
 from attrs import frozen
 
 from lettermta import event
+from lettermta.delivery.classes import shows_dead_address
 from lettermta.delivery.judge import Classify
 from lettermta.delivery.returns.finding import Finding, Kind
 from lettermta.delivery.returns.path import Returned
@@ -101,8 +102,8 @@ def class_of(finding: Finding, classify: Classify) -> ReplyClass:
     """What a failure or delay is about. What is given up after temporary refusals is no dead address, whatever these said."""
     assert finding.reply is not None
     found = classify(finding.reply)
-    temporary = finding.reply.code < 500 or (finding.reply.enhanced or "").startswith("4")
-    return ReplyClass.EXPIRED if finding.kind is Kind.FAILED and temporary and found.dead_address else found
+    given_up = finding.kind is Kind.FAILED and found.dead_address and not shows_dead_address(finding.reply, found)
+    return ReplyClass.EXPIRED if given_up else found
 
 
 def _suppressions(known: Known, finding: Finding, dead: bool, now: float) -> Sequence[Suppression]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lettermta.accounts.errors import InvalidAccount, NoSuchAccount
 from lettermta.accounts.store import AccountStore
-from lettermta.delivery.classes import Classifier
+from lettermta.delivery.classes import Classifier, shows_dead_address
 from lettermta.delivery.returns.kept import FIELD, Kept
 from lettermta.delivery.returns.mime import parse
 from lettermta.delivery.returns.recognise import recognise
@@ -69,11 +69,13 @@ def _classify(args: argparse.Namespace, store: AccountStore) -> None:
         match = _REPLY.fullmatch(text)
         if match is None:
             raise InvalidAccount(f"{text!r} is no refusal: expected a code of 4yz or 5yz and a text, like 550 5.1.1 No such user")
-        found = classifier.classify(Reply.parse(int(match[1]), match[2].split("\n")))
+        reply = Reply.parse(int(match[1]), match[2].split("\n"))
+        found = classifier.classify(reply)
+        dead = shows_dead_address(reply, found)
         if args.json:
-            print(json.dumps({"reply": text, "classification": found, "dead_address": found.dead_address}))
+            print(json.dumps({"reply": text, "classification": found, "dead_address": dead}))
         else:
-            print(f"{found}{' (a dead address)' if found.dead_address and text.startswith('5') else ''}")
+            print(f"{found}{' (a dead address)' if dead else ''}")
 
 
 def _recognise(args: argparse.Namespace, store: AccountStore) -> None:
