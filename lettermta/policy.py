@@ -102,6 +102,13 @@ def _said(text: str) -> str:
     return text
 
 
+def _replied(text: str) -> str:
+    """A reply's text: in ASCII (RFC 5321 section 4.2), as no client need take another one that did not say SMTPUTF8."""
+    if not _said(text).isascii():
+        raise ValueError(f"{text!r} is not ASCII; expected a reply that every client can take (RFC 5321 section 4.2)")
+    return text
+
+
 @frozen(kw_only=True)
 class Accept:
     """Take the message, with these changes. Without any, a policy may as well return None."""
@@ -140,7 +147,7 @@ class Hold(Accept):
 class Refuse:
     """Refuse the message by a reply; nothing of it is kept. A ``code`` of 4yz has the client try again later."""
 
-    text: str = field(converter=_said)
+    text: str = field(converter=_replied)
     code: int = 550
     enhanced: str | None = None
     """The enhanced status code (RFC 3463); None: 5.7.1 or 4.7.1, as the code is."""

@@ -217,6 +217,7 @@ NO_VERDICTS = {
     "a code that is none": lambda message: Refuse("No", code=250),
     "a mixed reply": lambda message: Refuse("No", code=451, enhanced="5.7.1"),
     "a reply of two lines": lambda message: Refuse("No\r\n250 Ok"),
+    "a reply that is not ASCII": lambda message: Refuse("Nö"),
 }
 
 
