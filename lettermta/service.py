@@ -66,6 +66,8 @@ from lettermta.wiring import (
     webhook_settings,
 )
 
+_HTTP = "[http]"
+"""What has TLS like a listener, and a name that no listener can have."""
 DRAIN_SECONDS = 10.0
 """How long sessions with a message in hand may take to finish when the daemon stops."""
 
@@ -126,7 +128,9 @@ class Lettermta(Service):
         self._reactor.seconds = time.monotonic
         try:
             self._bound = open_sockets(self._config.listeners)
-            self._http = http.listen(self._reactor, self._config.http.listen, http.make_site(metrics.REGISTRY, self._health, self._reactor))
+            site = http.make_site(metrics.REGISTRY, self._health, self._reactor)
+            https = (lambda: self._tls[_HTTP]) if self._config.http.tls else None
+            self._http = http.listen(self._reactor, self._config.http.listen, site, https)
             pages = unsubscribe.make_site(lambda: self._unsubscribe_desk, self._reactor)
             self._ports = unsubscribe.listen(self._reactor, self._config.unsubscribe.listen, pages)
             if self._config.tls.certificate:
@@ -254,7 +258,7 @@ class Lettermta(Service):
 
     def _make_tls(self, config: Config, pairs: Sequence[CertificatePair]) -> Mapping[str, ServerTLS]:
         """For the listeners that were there at the start; a reload brings no new ones."""
-        names = [listener.name for listener in self._config.listeners]
+        names = [*(listener.name for listener in self._config.listeners), _HTTP]
         return {name: ServerTLS(pairs, config.tls.minimum, config.tls.ciphers, name) for name in names}
 
     # -- signals

@@ -21,7 +21,7 @@ The same address answers two questions of supervisors and load balancers:
 | `GET /health` | `ok`, and a line for each warning | JSON: `status`, `failures` and `warnings` by what was checked |
 | `GET /ready` | `ready`, and the same lines: send mail here | the same JSON; `status` is `starting`, `stopping` or `failing` |
 
-There is neither a login nor TLS: listen on loopback, or where only your own machines get to. What is counted:
+There is no login, and TLS where `[http] tls` says so: listen on loopback, or where only your own machines get to. What is counted:
 
 - Counters start from 0 with the process. All series whose labels have a fixed list of values are there from the start.
 - A label never holds an address, a domain, a token or an id. Each list of values ends in `other`: what is not in the list counts there.

@@ -1,7 +1,7 @@
 """The daemon's own pages over HTTP: ``/metrics`` for Prometheus, ``/health`` and ``/ready`` for whoever restarts or routes.
 
 Promises to answer whatever state the daemon is in, within :data:`CHECK_SECONDS`, and to read nothing but GET and HEAD: what a request
-carries besides is refused or dropped. There is neither login nor TLS, so it listens on loopback, or the log has a warning.
+carries besides is refused or dropped. There is no login, so it listens on loopback, or the log has a warning.
 """
 
 from __future__ import annotations
@@ -13,19 +13,23 @@ from typing import Any
 
 import orjson
 from attrs import frozen
+from OpenSSL import SSL
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.defer import TimeoutError as GaveUp
-from twisted.internet.interfaces import IListeningPort, IReactorTime
+from twisted.internet.interfaces import IListeningPort, IOpenSSLServerConnectionCreator, IReactorTime
 from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from twisted.web import server
 from twisted.web.resource import Resource
+from zope.interface import implementer
 
 from lettermta.config import HostPort
 from lettermta.metrics import Registry
 from lettermta.ops import web
 from lettermta.ops.web import TEXT, Answer, Answering, Site
+from lettermta.smtp.tls import ServerTLS
 
 CHECK_SECONDS = 5.0
 """How long a check may take before it counts as failed."""
@@ -159,11 +163,31 @@ def make_site(registry: Registry, health: Health, reactor: IReactorTime) -> serv
 # -- listening
 
 
-def listen(reactor: Any, addresses: Iterable[HostPort], site: server.Site) -> list[IListeningPort]:
-    """Answer on each of the addresses; raises CannotListen as :func:`lettermta.ops.web.listen` does."""
-    return web.listen(reactor, "http", addresses, site, _warn_of)
+@implementer(IOpenSSLServerConnectionCreator)
+@frozen
+class _InForce:
+    """Begins TLS by whatever certificates are in force at that moment."""
+
+    tls: Callable[[], ServerTLS]
+
+    def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
+        """See IOpenSSLServerConnectionCreator."""
+        return self.tls().serverConnectionForTLS(tlsProtocol)
 
 
-def _warn_of(address: HostPort) -> None:
-    if not ip_address(address.host).is_loopback:
-        _log.warn("[http] listens on {address} without login and TLS: everyone who gets there can read it", address=str(address))
+def listen(
+    reactor: Any, addresses: Iterable[HostPort], site: server.Site, tls: Callable[[], ServerTLS] | None = None
+) -> list[IListeningPort]:
+    """Answer on each of the addresses, by HTTPS where ``tls`` tells by what certificates; raises CannotListen as
+    :func:`lettermta.ops.web.listen` does.
+    """
+    factory: Any = site if tls is None else TLSMemoryBIOFactory(_InForce(tls), False, site)
+    lacking = "login and TLS" if tls is None else "login"
+
+    def warn_of(address: HostPort) -> None:
+        if not ip_address(address.host).is_loopback:
+            _log.warn(
+                "[http] listens on {address} without {lacking}: everyone who gets there can read it", address=str(address), lacking=lacking
+            )
+
+    return web.listen(reactor, "http", addresses, factory, warn_of)

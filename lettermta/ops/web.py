@@ -1,7 +1,7 @@
 """What all our HTTP servers have in common: resources that answer the methods they name, connections with bounds, and sockets.
 
 Promises that a request takes at most :data:`IDLE_SECONDS` of silence and :data:`MOST_BODY` octets of body (which nobody here reads), that
-nobody learns our version or what we are made of, and that no answer is kept by a cache. There is neither login nor TLS.
+nobody learns our version or what we are made of, and that no answer is kept by a cache. There is no login.
 """
 
 from __future__ import annotations

@@ -280,7 +280,7 @@ class Listening(TestCase):
         self.assertEqual([event for event in observer if event["log_level"].name == "warn"], [])
         self.listen(HostPort("0.0.0.0", 0))
         [event] = [event for event in observer if event["log_level"].name == "warn"]
-        self.assertIn("without login and TLS", event["log_format"])
+        self.assertEqual(event["lacking"], "login and TLS")
 
 
 class TestConfiguration:

@@ -197,8 +197,25 @@ def test_a_certificate_that_comes_with_a_reload_ends_the_warning_of_the_self_sig
     daemon.stop()
 
 
-def fetched(url: str) -> str:
-    with urlopen(url, timeout=PATIENCE) as answer:
+def test_pages_come_by_https_where_that_is_asked_for_and_follow_a_reload(site: Site) -> None:
+    web = free_port()
+    daemon = site.daemon("https", {"http": {"listen": f"127.0.0.1:{web}", "tls": "yes"}})
+    daemon.start()
+    assert fetched(f"https://127.0.0.1:{web}/ready", context=unverified()).startswith("ready")
+    pair = self_signed(site.directory / "of the pages", "pages.sender.test")
+    own = site.directory / "https pages"
+    own.mkdir()
+    install(pair, own)
+    shutil.copytree(own, daemon.directory / "pages")
+    daemon.config.write_text(daemon.config.read_text() + "\n[tls]\ncertificate = pages/cert.pem\nprivate_key = pages/key.pem\n")
+    daemon.running.send_signal(signal.SIGHUP)
+    daemon.running.line("certificates, .* reloaded")
+    assert served(web) == ssl.PEM_cert_to_DER_cert(pair.certificate.read_text())
+    daemon.stop()
+
+
+def fetched(url: str, context: ssl.SSLContext | None = None) -> str:
+    with urlopen(url, timeout=PATIENCE, context=context) as answer:
         text: str = answer.read().decode()
     return text
 

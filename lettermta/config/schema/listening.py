@@ -105,7 +105,7 @@ class Listener(Section):
 class Http(Section):
     """Counters, health and readiness over HTTP, for monitoring.
 
-    There is neither a login nor TLS: listen only where nobody but your own machines gets to.
+    There is no login: listen only where nobody but your own machines gets to.
     """
 
     listen: tuple[HostPort, ...] = key(
@@ -115,6 +115,7 @@ class Http(Section):
         shown="nowhere",
         example="127.0.0.1:9110, [::1]:9110",
     )
+    tls: bool = key(kinds.BOOLEAN, "Answer by HTTPS, with the certificates of [tls].", default="no")
 
     def objections(self) -> Iterable[Objection]:
         """An address and port are listened on once."""
