@@ -101,7 +101,8 @@ class Signer:
         if copy:
             hashed = self._bodies.get((entry.id, form)) or self._remember_body(entry, form, body_hash(body))
             _SIGNED.inc()
-            return WholeContent(signatures(fields, hashed, found[0], self._now()) + whole)
+            copied = self._signing(signatures, fields, hashed, found[0], self._now())
+            return copied.addCallback(lambda top: WholeContent(top + whole))
         mark = (entry.id, form, found[1])
         top = self._recall(mark)
         if top is not None:
@@ -144,7 +145,7 @@ class Signer:
                 if top is None:
                     digest = self._bodies.get((entry.id, form)) if copy else None
                     digest = digest or await self._hashed(body, pieces, passage)
-                    top = signatures(fields, digest, found[0], self._now())
+                    top = cast("bytes", await self._signing(signatures, fields, digest, found[0], self._now()))
                     if copy:
                         self._remember_body(entry, form, digest)
                         _SIGNED.inc()
