@@ -60,7 +60,7 @@ class Explainer:
             "fault": fault,
             "mx": hosts,
             "sources": _sources(transport) if isinstance(transport, MXTransport | SmarthostTransport) else None,
-            "destination": {"key": way.key, "flow": way.flow},
+            "destination": {"key": way.name or way.key, "flow": way.flow},
             "limits": _limits(way) if looked_up else None,
             "schedule": self.routing.schedule_of(lane).delays,
             "lifetime": self.routing.lifetime_of(lane),

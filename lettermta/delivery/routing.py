@@ -212,7 +212,8 @@ class Routing:
         assert smarthost is not None
         # The credentials are part of the key, or a changed password would wait for the old channels to close.
         pool, limits = self._own_pool(route), self._relay_limits(smarthost.host)
-        key = _from(f"smarthost {route.slug} {hash(smarthost):x}", pool)
+        flow = _from(f"smarthost {route.slug} {smarthost.host}:{smarthost.port}", pool)
+        key = f"{flow} {hash(smarthost):x}"
 
         def transport() -> ITransport:
             tls, credentials, host = TLSMode(smarthost.tls.value), _credentials(smarthost), smarthost.host
@@ -220,7 +221,7 @@ class Routing:
                 self.reactor, host, smarthost.port, tls, credentials, self.settings, limits=limits, pool=pool, receiver=host
             )
 
-        return Way(key, transport, key, limits)
+        return Way(key, transport, flow, limits, flow)
 
 
 def _from(key: str, pool: SourcePool | None) -> str:

@@ -111,6 +111,7 @@ def test_the_route_decides(daemon: Daemon) -> None:
     daemon.admin("route", "create", "--project", "demo", "relay", "--smarthost", "127.0.0.9:2525")
     told = explained(daemon, "you@example.test", "--route", "relay")
     assert (told["transport"], told["mx"]) == ("smarthost 127.0.0.9:2525", [])
+    assert told["destination"]["key"] == "smarthost relay 127.0.0.9:2525", "not what only the daemon can make sense of"
     missing = daemon.tool("lettermta-admin", "explain", "you@example.test", "--route", "nowhere", check=False)
     assert missing.returncode == os.EX_NOUSER
 
