@@ -1,4 +1,4 @@
-"""What an SPF record permits, by RFC 7208."""
+"""What an SPF record permits (RFC 7208), and where a return path leads to."""
 
 from __future__ import annotations
 
@@ -66,6 +66,27 @@ def test_of_an_spf_record_the_first_mechanism_that_matches_decides(terms: str, f
     """RFC 7208 sections 4.6.2 and 6.1; each address has its own ten look-ups."""
     record = DNSRecord(Purpose.SPF, "sender.test", "TXT", "v=spf1 a:mta.test ~all", None)
     resolver: Any = Names({**ZONE, "sender.test": (f'TXT "v=spf1 {terms}"', "MX 10 near.test.")})
+    told: list[Check] = []
+    Deferred.fromCoroutine(check(resolver, record, "mta.test")).addCallback(told.append)
+    assert told[0].finding == finding, told[0]
+
+
+@pytest.mark.parametrize(
+    ("zone", "finding"),
+    [
+        ({"rp.sender.test": ["CNAME bounces.test."], "bounces.test": ["A 192.0.2.1"]}, "found"),
+        ({"rp.sender.test": ["CNAME bounces.test."], "bounces.test": ["MX 10 mta.test."]}, "found"),
+        ({"rp.sender.test": ["CNAME bounces.test."]}, "wrong"),
+        ({"rp.sender.test": ["MX 10 bounces.test."], "bounces.test": ["AAAA 2001:db8::1"]}, "found"),
+        ({"rp.sender.test": ["MX 10 bounces.test."], "bounces.test": ["MX 10 mta.test."]}, "wrong"),
+        ({"rp.sender.test": ["CNAME a.test."], "a.test": ["CNAME b.test."], "b.test": ["CNAME a.test."]}, "wrong"),
+        ({}, "missing"),
+    ],
+)
+def test_a_return_path_leads_to_a_host(zone: Mapping[str, Sequence[str]], finding: str) -> None:
+    """RFC 5321 section 5.1: an MX names a host, an alias may have an MX of its own."""
+    record = DNSRecord(Purpose.RETURN_PATH, "rp.sender.test", "CNAME", "bounces.test", None)
+    resolver: Any = Names({**ZONE, **zone})
     told: list[Check] = []
     Deferred.fromCoroutine(check(resolver, record, "mta.test")).addCallback(told.append)
     assert told[0].finding == finding, told[0]

@@ -114,21 +114,22 @@ async def _dkim(resolver: Resolver, record: DNSRecord) -> Check:
 async def _return_path(resolver: Resolver, record: DNSRecord) -> Check:
     """An alias of the bounce host, maybe by others, or a domain whose MX it is, where a provider can't do the former."""
     aliases = await _aliases(resolver, record.name, record.value)
-    there, wrong = aliases, "it is an alias of another name"
-    if not aliases:
-        try:
-            there = tuple(host for _, host in sorted(await resolver.mx(record.name)))
-        except NoSuchDomain:
-            there = ()
-        if not there:
-            return Check(record, Finding.MISSING)
-        wrong = "its MX is another host"
+    there = aliases or await _exchanges(resolver, record.name)
+    if not there:
+        return Check(record, Finding.MISSING)
     if (aliases[-1:] or there) != (record.value,):
-        return Check(record, Finding.WRONG, there, wrong)
-    if not await _addresses(resolver, record.value):
+        return Check(record, Finding.WRONG, there, "it is an alias of another name" if aliases else "its MX is another host")
+    if not (await _addresses(resolver, record.value) or (aliases and await _exchanges(resolver, record.value))):
         # Nothing could come back, and receivers refuse mail from a domain that has no host.
         return Check(record, Finding.WRONG, there, f"{record.value} has no address")
     return Check(record, Finding.FOUND, there)
+
+
+async def _exchanges(resolver: Resolver, name: str) -> tuple[str, ...]:
+    try:
+        return tuple(host for _, host in sorted(await resolver.mx(name)))
+    except NoSuchDomain:
+        return ()
 
 
 async def _aliases(resolver: Resolver, name: str, wanted: str) -> tuple[str, ...]:
@@ -222,12 +223,7 @@ class _SPFSearch:
         return len(texts) == 1 and await self.permits(domain, texts[0].lower().split()[1:], address)
 
     async def _named(self, mechanism: str, domain: str) -> set[str]:
-        hosts = [domain]
-        if mechanism == "mx":
-            try:
-                hosts = [host for _, host in await self._resolver.mx(domain)][:_MOST_LOOKUPS]
-            except NoSuchDomain:
-                hosts = []
+        hosts = [domain] if mechanism == "a" else (await _exchanges(self._resolver, domain))[:_MOST_LOOKUPS]
         return {address for host in hosts for address in await _addresses(self._resolver, host)}
 
 
