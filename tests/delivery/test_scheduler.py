@@ -17,7 +17,7 @@ from lettermta.delivery.reporter import ReportRules
 from lettermta.delivery.scheduler import STOP_SECONDS
 from lettermta.delivery.shaping import Limits
 from lettermta.interfaces import IChannel, ISpoolListener, ITransport
-from lettermta.message import State, Verdict
+from lettermta.message import Reply, State, Verdict
 from lettermta.testing.spool import MemorySpool
 
 from .scripted import LATER, LOST, NEVER, NO_LIMITS, OK, Channel, Place, StagedSpool, World, accept, answer, make_message, unreachable
@@ -729,6 +729,10 @@ def test_destinations_that_cannot_be_reached_do_not_hold_all_the_memory(monkeypa
 # -- any order of things
 
 
+TOO_MANY = Reply(452, "4.5.3", "Too many recipients")
+LEAVING = Reply(421, "4.3.2", "Enough for one connection")
+
+
 class Chaos:
     """Things happen in any order, and then all is well: then everybody has it, once."""
 
@@ -768,6 +772,8 @@ class Chaos:
             possible.append(lambda: setattr(self.random.choice(kept), "usable", False))
         if self.random.random() < 0.03:
             spool.broken = None if spool.broken else OSError("no space left")
+        if self.random.random() < 0.02:
+            self.world.ways[self.random.choice(self.names)] = self.random.choice(self.names)
         self.random.choice(possible)()
 
     def submit(self) -> None:
@@ -794,13 +800,15 @@ class Chaos:
         fate = self.random.random()
         if fate < 0.1:
             channel.usable = False
-            channel.finish([Verdict(one, LOST, remote=False) for one in entry.recipients])
+            reply, remote = self.random.choice(((LOST, False), (LEAVING, True)))
+            channel.finish([Verdict(one, reply, remote) for one in entry.recipients])
         elif fate < 0.2:
             channel.usable = False
             channel.finish([Verdict(one, LOST, remote=False, handed_over=True) for one in entry.recipients])
         else:
-            reply = {one.number: self.random.choice((OK, OK, LATER, NEVER)) for one in entry.recipients}
-            channel.finish([Verdict(one, reply[one.number], handed_over=True) for one in entry.recipients])
+            replies = [self.random.choice((OK, OK, LATER, NEVER, TOO_MANY)) for _ in entry.recipients]
+            told = zip(entry.recipients, replies, strict=True)
+            channel.finish([Verdict(one, reply, handed_over=reply is not TOO_MANY) for one, reply in told])
 
     def heal(self) -> None:
         spool, world = self.spool, self.world
