@@ -16,7 +16,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lettermta import outside
 from lettermta.accounts.errors import AccountError, AccountExists, InvalidAccount, NoSuchAccount, StorageBusy, StorageDenied
 from lettermta.accounts.store import AccountStore
 from lettermta.config import ConfigError, load
@@ -86,6 +85,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _check_config(path: Path, as_json: bool) -> int:
+    from lettermta import outside  # it loads OpenSSL, which other commands need not do
+
     faults: list[str] = []
     warnings: list[str] = []
     try:
