@@ -102,14 +102,14 @@ class DANE:
             if record.usage != DANE_TA:
                 continue
             for anchor in record.anchors(chain):
-                fault = _chain_fault(chain, anchor) or _name_fault(chain[0], self.names)
+                fault = _chain_fault(chain, anchor) or _fault_of_names(chain[0], self.names)
                 if fault is None:
                     return None
                 told = fault
         return told
 
 
-def _name_fault(certificate: Certificate, names: tuple[str, ...]) -> Fault | None:
+def _fault_of_names(certificate: Certificate, names: tuple[str, ...]) -> Fault | None:
     """Why the certificate is for none of the names; None when it is for one. In one that has no DNS name among its alternative names the
     common name counts as such (RFC 7672 section 3.2.3), which it does nowhere else.
     """
