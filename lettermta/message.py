@@ -286,6 +286,15 @@ class Lane:
     domain: str
 
 
+def mark_of(route_id: str) -> str:
+    """The mark behind a route's id that tells mail with a way of its own (:class:`~lettermta.accounts.model.Care`); mostly there is none.
+
+    An id ends with a letter or a digit, a mark is neither. Mail that gets another route keeps its mark.
+    """
+    last = route_id[-1:]
+    return "" if last.isalnum() else last
+
+
 @define
 class QueuedRecipient:
     """One recipient that waits for an attempt. ``number`` is its key in the spool."""

@@ -19,7 +19,7 @@ from attrs import define, field
 
 from lettermta import event
 from lettermta.event import Event
-from lettermta.message import FINAL, OPEN, WAITING, Change, HoldRule, Lane, Operation, State
+from lettermta.message import FINAL, OPEN, WAITING, Change, HoldRule, Lane, Operation, State, mark_of
 from lettermta.spool.damage import undecodable
 from lettermta.spool.filters import conditions
 from lettermta.spool.salvage import as_far_as_possible, leniently
@@ -75,7 +75,7 @@ def _selection(change: Change, filters: Mapping[str, Any]) -> tuple[str, list[An
     where, values = conditions(filters)
     where += f" AND r.state IN ({_words(STATES[change.operation])})"
     if change.operation is Operation.REROUTE:
-        where += " AND m.project_id = ? AND r.route_id <> ?"
+        where += f" AND m.project_id = ? AND r.route_id <> ? || {_mark('r.route_id')}"
         values += [change.project_id, change.route_id]
     return where, values
 
@@ -187,15 +187,21 @@ def _retry(connection: sqlite3.Connection, change: Change, chosen: str, rows: Se
     )
 
 
+def _mark(column: str) -> str:
+    """:func:`~lettermta.message.mark_of` in SQL."""
+    return f"CASE WHEN {column} GLOB '*[^0-9A-Za-z]' THEN substr({column}, -1) ELSE '' END"
+
+
 def _reroute(connection: sqlite3.Connection, change: Change, chosen: str, rows: Sequence[Row], applied: Applied) -> None:
     """The message itself follows when the last of its unfinished recipients has the new route."""
-    connection.execute(f"UPDATE recipient SET route_id = ? WHERE number IN {_GIVEN}", (change.route_id, chosen))
-    applied.lanes.update([Lane(change.route_id, row[4]) for row in rows])
+    mark = _mark("route_id")
+    connection.execute(f"UPDATE recipient SET route_id = ? || {mark} WHERE number IN {_GIVEN}", (change.route_id, chosen))
+    applied.lanes.update([Lane(change.route_id + mark_of(row[3]), row[4]) for row in rows])
     for message, context in {row[1]: row[8] for row in rows}.items():
         new_context = json.dumps({**as_far_as_possible(context), "route_id": change.route_id, "route": change.route}, separators=(",", ":"))
         connection.execute(
-            "UPDATE message SET route_id = ?1, route = ?2, context = ?3 WHERE number = ?4 AND NOT EXISTS"
-            f" (SELECT 1 FROM recipient WHERE message = ?4 AND route_id <> ?1 AND state NOT IN ({_FINAL}))",
+            f"UPDATE message SET route_id = ?1 || {mark}, route = ?2, context = ?3 WHERE number = ?4 AND NOT EXISTS"
+            f" (SELECT 1 FROM recipient WHERE message = ?4 AND route_id <> ?1 || {mark} AND state NOT IN ({_FINAL}))",
             (change.route_id, change.route, new_context.encode(), message),
         )
 

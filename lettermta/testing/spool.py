@@ -18,7 +18,7 @@ from zope.interface import implementer
 
 from lettermta.event import Event
 from lettermta.interfaces import IContent, ISpool, ISpoolListener, IStoredContent, NotStored
-from lettermta.message import (
+from lettermta.message import (  # fmt: skip
     FINAL,
     OPEN,
     WAITING,
@@ -36,7 +36,8 @@ from lettermta.message import (
     Recipient,
     State,
     domain_of,
-)  # fmt: skip
+    mark_of,
+)
 from lettermta.spool.changes import STATES
 from lettermta.suppression import Suppression
 from lettermta.testing.suppressions import MemorySuppressions
@@ -455,7 +456,7 @@ def _retry(one: StoredRecipient, change: Change) -> None:
 
 
 def _reroute(one: StoredRecipient, change: Change) -> None:
-    one.lane = Lane(change.route_id, one.lane.domain)
+    one.lane = Lane(change.route_id + mark_of(one.lane.route_id), one.lane.domain)
 
 
 def _remove(one: StoredRecipient, change: Change) -> None:

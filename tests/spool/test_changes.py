@@ -97,6 +97,17 @@ def test_a_message_follows_its_last_recipient_to_the_new_route(desk: Desk) -> No
     assert change(desk, Operation.REROUTE, **{**where, "project_id": "other"}).count == 0
 
 
+@pytest.mark.parametrize("mark", ["!", "^", "~"])
+def test_mail_with_a_way_of_its_own_keeps_it_on_another_route(desk: Desk, mark: str) -> None:
+    """RFC 8689: REQUIRETLS and TLS-Required: No hold whatever the route. Back on its own one there is nothing to do."""
+    message = desk.store("a@example.com", "b@example.com", route_id=LANE.route_id + mark)
+    where = {"project_id": "p1", "route_id": "r2", "route": "bulk"}
+    assert change(desk, Operation.REROUTE, **where).lanes == {Lane(LANE.route_id + mark, "example.com"), Lane(f"r2{mark}", "example.com")}
+    [entry] = desk.due(route=f"r2{mark}")
+    assert len(entry.recipients) == 2 and desk.reactor.wait(desk.spool.message(message.id))["route"] == "bulk"
+    assert change(desk, Operation.REROUTE, **where).count == 0
+
+
 def test_what_is_stored_as_held_waits_for_its_release_also_over_a_restart(desk: Desk) -> None:
     desk.store("a@example.com", "b@example.org", held="a policy wants a look")
     assert [(row["state"], row["last_reply"]) for row in desk.rows()] == [("held", "a policy wants a look")] * 2
