@@ -96,8 +96,9 @@ class KeyState(enum.StrEnum):
 
 
 class Care(enum.StrEnum):
-    """What sort of mail asks for another way to the same receivers than the rest of its route. The value is what marks an id: neither a letter nor a
-    digit, so that others see where the id ends (:func:`~lettermta.message.mark_of`).
+    """What sort of mail asks for another way to the same receivers than the rest of its route.
+
+    The value is what marks an id: neither a letter nor a digit, so that others see where the id ends (:func:`~lettermta.message.mark_of`).
     """
 
     REQUIRE_TLS = "!"
