@@ -66,7 +66,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except NeedsDaemon as fault:
         say(f"no daemon runs, and {fault}")
         return os.EX_UNAVAILABLE
-    except (DaemonFault, SpoolTaken, SpoolVersionError, DatabaseFault, OSError) as fault:
+    except DatabaseFault as fault:
+        say(f"the spool's database: {fault} (`lettermta-queue verify` tells where)")
+        return os.EX_UNAVAILABLE
+    except (DaemonFault, SpoolTaken, SpoolVersionError, OSError) as fault:
         say(str(fault))
         return os.EX_UNAVAILABLE
 
@@ -77,23 +80,27 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _list(args: argparse.Namespace, source: Source) -> int:
     filters = filters_of(args)
     listing = Listing(_terminal_width())
-    count = 0
+    count, code = 0, os.EX_OK
     for row in source.recipients(filters):
         if row["state"] in FINAL and args.filter_state is None:
             continue  # others of its message are not finished
+        try:
+            shown = _object(row) if args.json else {}
+            lines = [] if args.json else list(listing.lines(row, time.time()))
+        except (TypeError, ValueError, AttributeError):
+            say(f"recipient number {row['number']} makes no sense: `lettermta-queue verify` tells more")
+            code = os.EX_DATAERR
+            continue
         if args.json:
-            print_json(_object(row))
+            print_json(shown)
         else:
-            if not count:
-                print(listing.heading())
-            for line in listing.lines(row, time.time()):
-                print(line)
+            print("\n".join(lines if count else [listing.heading(), *lines]))
         count += 1
     if not args.json:
         sys.stdout.flush()
         nothing = "nothing in the queue is like that" if filters else "the queue is empty"
         say(f"{count} recipient{'' if count == 1 else 's'} in the queue" if count else nothing)
-    return os.EX_OK
+    return code
 
 
 def _terminal_width() -> int | None:

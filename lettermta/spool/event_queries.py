@@ -81,9 +81,12 @@ def find_events(connection: sqlite3.Connection, filters: Mapping[str, Any], afte
 def event_row(sequence: int, event: Event) -> Mapping[str, Any]:
     """An event as the tools have it: its ``document``, or in its place ``damaged``, the words for one that can't be read."""
     try:
-        return {"sequence": sequence, "document": event.document}
-    except ValueError:
-        return {"sequence": sequence, "damaged": f"event {sequence}, a {event.name} of message {event.message_id}, is no JSON"}
+        document = event.document
+        if isinstance(document["data"], dict) and document.keys() >= {"event", "timestamp"}:
+            return {"sequence": sequence, "document": document}
+    except (ValueError, LookupError, TypeError):
+        pass
+    return {"sequence": sequence, "damaged": f"event {sequence}, a {event.name} of message {event.message_id}, makes no sense"}
 
 
 def _add(parts: list[str], values: list[Any], condition: str, given: Sequence[Any]) -> None:

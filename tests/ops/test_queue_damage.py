@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from lettermta.spool import salvage
+
 from .tool import Run
 
 
@@ -93,19 +95,36 @@ def test_a_damaged_message_does_not_stop_the_others_from_being_bounced(
         assert "which are no longer like that, or whose records are damaged" in ran.err
 
 
+@pytest.mark.parametrize("options", [(), ("--json",)], ids=["text", "json"])
+def test_a_row_whose_columns_are_of_other_kinds_is_named_and_the_others_are_listed(
+    run: Run, monkeypatch: pytest.MonkeyPatch, ids: list[str], options: tuple[str, ...]
+) -> None:
+    """A flipped bit in the header of SQLite's record makes a number a text."""
+    listed = salvage.recipients
+
+    def flipped(*arguments: Any) -> list[dict[str, Any]]:
+        return [{**row, "created": "\x00"} if row["number"] == 1 else dict(row) for row in listed(*arguments)]
+
+    everything = len(run("list", "--json").rows)
+    monkeypatch.setattr(salvage, "recipients", flipped)
+    ran = run("list", *options)
+    assert (ran.code, "recipient number 1 makes no sense" in ran.err) == (os.EX_DATAERR, True)
+    assert len(ran.out.splitlines()) == everything - 1 + (not options)
+
+
 @UP
-def test_an_event_that_is_no_json_is_named_and_the_others_are_told(
+def test_an_event_that_makes_no_sense_is_named_and_the_others_are_told(
     run: Run, ids: list[str], config: Path, daemon: Callable[..., Any], up: bool
 ) -> None:
     everything = len(run("events", "--json").rows)
     connection = sqlite3.connect(config.parent / "state" / "spool" / "0" / "spool.db")
-    connection.execute("UPDATE event SET payload = x'7b' WHERE sequence = (SELECT MIN(sequence) FROM event)")
+    connection.execute("UPDATE event SET payload = CASE sequence WHEN 1 THEN x'7b' ELSE x'7b7d' END WHERE sequence <= 2")
     connection.commit()
     connection.close()
     if up:
         daemon()
     ran = run("events", "--json")
-    assert (ran.code, len(ran.rows)) == (os.EX_DATAERR, everything - 1)
-    assert f"a message.created of message {ids[0]}, is no JSON" in ran.err
+    assert (ran.code, len(ran.rows)) == (os.EX_DATAERR, everything - 2)
+    assert f"a message.created of message {ids[0]}, makes no sense" in ran.err
     assert run("events", "--recipient", "d@example.com", "--json").code == os.EX_OK, "and what looks into each of them is answered"
     assert run("show", ids[0]).code == os.EX_OK
