@@ -2,7 +2,7 @@
 
 Channels are opened while more waits than is free, as far as the flow and the budget of all destinations allow, and are kept for a while
 when nothing waits. When none can be opened, the first few that wait are put off by that; the others wait on, untouched, until the
-destination is probed again after a growing pause, by one connection. So a dead destination costs a few records a minute, whatever waits for
+destination is probed again after a growing pause, by one connection. So a dead destination costs a record a minute, whatever waits for
 it, and all of that goes out as soon as it is back. What has outlived its time meanwhile, or is so late that its sender is to hear of it,
 is told so without a probe of its own. What the receiver says about us, and not about one message, is the flow's to learn from.
 """
@@ -35,7 +35,9 @@ from lettermta.message import QueueEntry, Reply, Unreachable, Verdict
 CROWD = 1_000
 """Lanes of one destination that are too many to hold a window of each."""
 TOLD = 10
-"""Entries that one failed opening puts off: whoever looks at a small queue finds the reason with each message; a deep one costs no more."""
+"""Entries of a dead destination that are put off at once: whoever looks at a small queue finds the reason with each message. Behind these
+each probe that fails puts off one more, so that a thousand dead destinations cost little.
+"""
 FIRST_CHANNELS = 2
 """Channels that are opened at once to a destination that none leads to: it may be one that takes none."""
 
@@ -129,6 +131,8 @@ class Destination:
         self._reach = Reach(clock, self.pump)
         self._refusal: _Refusal | None = None
         """Why it could not be reached when that was last tried; None once it could."""
+        self._told = 0
+        """Entries that were put off by that."""
         self._reaper: IDelayedCall | None = None
         self._pumping = False
         self._stopped: Deferred[None] | None = None
@@ -308,6 +312,7 @@ class Destination:
         self._opening -= 1
         self._reach.reached()
         self._refusal = None
+        self._told = 0
         self._channels += 1
         self._free(_Held(channel))
 
@@ -342,8 +347,9 @@ class Destination:
                 self._refuse(lane, entry, refusal)
             return
         self._refusal = refusal
-        for _ in range(TOLD):
+        for _ in range(max(TOLD - self._told, 1)):
             if self._lanes:
+                self._told += 1
                 self._refuse(*self._next(), refusal)
         for lane in list(self._lanes):
             if lane.way == self.name:  # recording what became of one may have moved others
@@ -365,6 +371,7 @@ class Destination:
         self._give_back()
         self._reach.reached()
         self._refusal = None
+        self._told = 0
         if self._stopped is None:
             for lane in list(self._lanes):
                 self._queue.serve(lane)

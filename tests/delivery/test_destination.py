@@ -343,7 +343,7 @@ def test_what_waits_for_a_dead_destination_is_not_attempted_and_goes_out_when_it
     for _ in range(11):
         world.clock.advance(0.1)
     told = sum(one.attempts for one in world.recipients())
-    assert TOLD < told <= 2 * TOLD, "a few for each time that it was tried"
+    assert told == TOLD, "those, and then one for each probe"
     assert Counter(one.state for one in world.recipients()) == {State.DEFERRED: told, State.QUEUED: 100 - told}
     place.fault = None
     world.clock.advance(2 * FIRST_PAUSE)
@@ -351,6 +351,19 @@ def test_what_waits_for_a_dead_destination_is_not_attempted_and_goes_out_when_it
     world.clock.advance(60)
     assert sorted(place.recipients) == sorted(f"u{number}@example.com" for number in range(100))
     world.assert_at_rest()
+
+
+def test_behind_the_first_few_each_probe_of_a_dead_destination_puts_off_one():
+    world = World(delays=(10_000.0,)).start()
+    place = world.place("example.com")
+    place.fault = unreachable()
+    for number in range(100):
+        world.submit(f"u{number}@example.com")
+    world.clock.pump([1.0] * 10)
+    asked, told = place.asked_open, sum(one.attempts for one in world.recipients())
+    world.clock.pump([1.0] * 300)
+    assert place.asked_open >= asked + 5
+    assert sum(one.attempts for one in world.recipients()) - told == place.asked_open - asked
 
 
 def test_what_waits_for_a_dead_destination_expires_without_a_probe_of_its_own():
