@@ -24,7 +24,7 @@ from lettermta.interfaces import NotStored
 from lettermta.spool.condition import Condition, Room
 from lettermta.spool.damage import Fault, fault_of
 from lettermta.spool.schema import connect
-from lettermta.spool.shrinking import shrink
+from lettermta.spool.shrinking import Shrinking
 
 Row = tuple[Any, ...]
 Complete = Callable[[Row], Row]
@@ -88,6 +88,7 @@ class Writer:
         self._queue: SimpleQueue[Unit | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="spool-writer", daemon=True)
         self._connection: sqlite3.Connection
+        self._shrinking: Shrinking
         self.condition = Condition.WORKING
         """For all to read; the writer's thread alone changes it."""
         self.closed: Deferred[None] = Deferred()
@@ -108,12 +109,14 @@ class Writer:
 
     def _run(self) -> None:
         self._connection = connect(self._path, writable=True)
+        self._shrinking = Shrinking(self._connection)
         try:
             self._watch()
             while (batch := self._next_batch()) is not None:
                 self._watch()
                 if batch:
                     self._write(batch)
+                self._give_back()
         finally:
             self._connection.close()
             self._to_reactor(self.closed.callback, None)
@@ -227,21 +230,24 @@ class Writer:
             if enough:
                 self._become(Condition.WORKING, f"{self._room.free} octets are free")
                 self._room.keep_reserve()
-                self._give_back()
             elif self.condition is not Condition.FULL:
                 self._become(Condition.LOW, f"{self._room.free} octets are free, the floor is {self._room.floor} ([limits] free_space)")
         except (OSError, sqlite3.Error) as error:
             self._become(Condition.BROKEN, str(error))
 
     def _give_back(self) -> None:
-        """Give free space back to the disk: one step, and more of them while nothing waits."""
-        while shrink(self._connection) and self._queue.empty():
-            pass
+        """Give free space back to the disk, between two commits."""
+        if self.condition is Condition.WORKING:
+            try:
+                self._shrinking.take_turn(lambda: not self._queue.empty())
+            except sqlite3.Error as error:
+                self._become(Condition.BROKEN, str(error))
 
     def _reopen(self) -> None:
         """A new connection, which knows only what the files say, and a commit of its own that is synced; raises sqlite3.Error."""
         self._connection.close()
         self._connection = connection = connect(self._path, writable=True)
+        self._shrinking = Shrinking(connection)
         self._check(connection)
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         connection.execute("BEGIN IMMEDIATE")

@@ -12,7 +12,7 @@ import pytest
 from lettermta.message import State
 from lettermta.spool import shrinking, writer
 from lettermta.spool.schema import connect
-from lettermta.spool.shrinking import shrink
+from lettermta.spool.shrinking import Shrinking, shrink
 
 from .hand import PATIENCE, Desk
 
@@ -57,6 +57,39 @@ def test_some_free_pages_are_kept_for_new_mail(table: sqlite3.Connection) -> Non
     assert not shrink(table), "a fifth of the database is not worth the work"
 
 
+def test_all_of_it_goes_back_while_nothing_waits(table: sqlite3.Connection) -> None:
+    before = size(table)
+    table.execute("DELETE FROM content")
+    Shrinking(table).take_turn(lambda: False)
+    assert size(table) < before / 20
+
+
+def test_one_step_goes_back_at_a_time_while_something_waits(table: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And then it is the turn of what waits, for several times as long as that took."""
+    monkeypatch.setattr(shrinking, "SHARE", 1000)
+    table.execute("DELETE FROM content")
+    before = pages(table)
+    shrinking_one = Shrinking(table)
+    shrinking_one.take_turn(lambda: True)
+    assert before - pages(table) == shrinking.STEP_PAGES
+    shrinking_one.take_turn(lambda: True)
+    assert before - pages(table) == shrinking.STEP_PAGES
+    shrinking_one.take_turn(lambda: False)
+    assert pages(table) < before / 20
+
+
+def test_a_step_that_took_long_is_followed_by_a_smaller_one(table: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shrinking, "STEP_SECONDS", 0.0)
+    monkeypatch.setattr(shrinking, "SHARE", 1)
+    table.execute("DELETE FROM content")
+    one, given, left = Shrinking(table), [], pages(table)
+    for _ in range(3):
+        one.take_turn(lambda: True)
+        given.append(left - pages(table))
+        left = pages(table)
+    assert [round(number / shrinking.STEP_PAGES, 1) for number in given] == [1.0, 0.5, 0.2], "but for a page of pointers now and then"
+
+
 def test_a_reader_in_the_middle_of_its_rows_is_not_disturbed(table: sqlite3.Connection, tmp_path: Path) -> None:
     reader = connect(tmp_path / "spool.db", writable=False)
     rows = reader.execute("SELECT body FROM content")
@@ -71,6 +104,7 @@ def test_a_reader_in_the_middle_of_its_rows_is_not_disturbed(table: sqlite3.Conn
 def test_a_spool_that_has_drained_is_small_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shrinking, "KEPT_OCTETS", 65_536)
     monkeypatch.setattr(writer, "LOOK_SECONDS", 0.001)
+    monkeypatch.setattr(shrinking, "IDLE_SECONDS", 0.001)
     desk = Desk(tmp_path / "0")
     for done in [desk.storing(desk.message(data=BODY)) for _ in range(1000)]:
         desk.reactor.wait(done)
