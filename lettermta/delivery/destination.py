@@ -179,11 +179,6 @@ class Destination:
         return list(self._lanes)
 
     @property
-    def lanes(self) -> int:
-        """How many have entries waiting."""
-        return len(self._lanes)
-
-    @property
     def in_doubt(self) -> bool:
         """Whether mail waits for it that may wait for long: no channel leads to it, its flow is held back, or there is a crowd."""
         return bool(self._lanes) and (not self._channels or self.flow.held_back or self.crowded)
@@ -310,11 +305,14 @@ class Destination:
 
     def _opened(self, channel: IChannel) -> None:
         self._opening -= 1
+        self._forget_refusal()
+        self._channels += 1
+        self._free(_Held(channel))
+
+    def _forget_refusal(self) -> None:
         self._reach.reached()
         self._refusal = None
         self._told = 0
-        self._channels += 1
-        self._free(_Held(channel))
 
     def _not_opened(self, failure: Failure, began: float) -> None:
         self._opening -= 1
@@ -369,9 +367,7 @@ class Destination:
 
     def _move(self) -> None:
         self._give_back()
-        self._reach.reached()
-        self._refusal = None
-        self._told = 0
+        self._forget_refusal()
         if self._stopped is None:
             for lane in list(self._lanes):
                 self._queue.serve(lane)
