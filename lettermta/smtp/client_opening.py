@@ -118,10 +118,8 @@ class Opening:
             if required:
                 raise TLSNotOffered(Reply(451, "4.7.4", f"TLS is required, and {self._peer} refuses it: {reply}"))
             return
-        if self._dialogue.behind:
-            # Octets sent in clear that would be taken for the answer inside TLS (HARD-CASES row 3).
-            self._dialogue.end(Reply(451, "4.7.0", f"{self._peer} sent octets behind its answer to STARTTLS"))
-            raise Unreachable(Reply(451, "4.7.0", f"{self._peer} sent octets behind its answer to STARTTLS"))
+        # Octets sent in clear would be taken for the answer inside TLS (HARD-CASES row 3).
+        self._expect_silence(Reply(451, "4.7.0", f"{self._peer} sent octets behind its answer to STARTTLS"))
         await self._handshake()
         try:
             # RFC 3207 section 4.2: what was learnt in clear is forgotten. In TLS 1.3 a peer that refuses us does so only here.
@@ -172,10 +170,13 @@ class Opening:
         self._dialogue.expect(self._answered, self._settings.banner_timeout, stage)
         return answer
 
-    def _expect_silence(self) -> None:
-        """What the peer has said unasked would be taken for its answer to the next command, and so on for all that come behind it."""
+    def _expect_silence(self, fault: Reply | None = None) -> None:
+        """What the peer has said unasked would be taken for its answer to the next command, and so on for all that come behind it.
+
+        Raises Unreachable, with ``fault`` where it has a name of its own.
+        """
         if self._dialogue.behind:
-            reply = Reply(451, "4.5.0", f"{self._peer} spoke before it was asked")
+            reply = fault or Reply(451, "4.5.0", f"{self._peer} spoke before it was asked")
             self._dialogue.end(reply)
             raise Unreachable(reply)
 
