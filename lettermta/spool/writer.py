@@ -20,6 +20,7 @@ from attrs import define, field
 from twisted.internet.defer import Deferred
 
 from lettermta import metrics
+from lettermta.database import transaction
 from lettermta.interfaces import NotStored
 from lettermta.spool.condition import Condition, Room
 from lettermta.spool.damage import Fault, fault_of
@@ -170,8 +171,7 @@ class Writer:
         for unit in batch:
             for index, rows in unit.rows:
                 gathered[index].extend(rows)
-        connection.execute("BEGIN IMMEDIATE")
-        try:
+        with transaction(connection):
             for index, rows in enumerate(gathered):
                 if rows:
                     complete = self._complete.get(index)
@@ -181,11 +181,6 @@ class Writer:
                     unit.result = unit.work(connection)
             if self._summary is not None:
                 self._summary(connection, [*gathered, [row for unit in batch for row in unit.more]])
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
         metrics.SPOOL_COMMIT_SECONDS.observe(time.perf_counter() - began)
         metrics.SPOOL_COMMIT_UNITS.observe(len(batch))
 
@@ -250,14 +245,8 @@ class Writer:
         self._shrinking = Shrinking(connection)
         self._check(connection)
         version = connection.execute("PRAGMA user_version").fetchone()[0]
-        connection.execute("BEGIN IMMEDIATE")
-        try:
+        with transaction(connection):
             connection.execute(f"PRAGMA user_version = {version}")
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
 
     def _check(self, connection: sqlite3.Connection) -> None:
         """Look for damage within a bound of time. What is found is told; the rest of the spool is of use all the same."""
