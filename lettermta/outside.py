@@ -18,6 +18,9 @@ from lettermta.interfaces import IEventHook, ISubmissionPolicy
 from lettermta.plugged import NO_SETTINGS, Unpluggable, plug, pluggable
 from lettermta.smtp.tls import CertificatePair, KeyFault, ServerTLS, TLSFault
 
+Take = Callable[[str, InterfaceClass, Mapping[str, str]], Any]
+"""Makes what a dotted name stands for, or looks at it; raises Unpluggable."""
+
 
 @frozen
 class PluggedIn:
@@ -46,22 +49,21 @@ def certificate_faults(config: Config) -> list[Fault]:
 
 def plugged_in(config: Config) -> PluggedIn:
     """What the configuration names of the user's, made; raises ConfigError with all that can't be had, certificates too."""
-    hooks, missed = _each(config, "events", "hooks", config.hooks, IEventHook, plug)
-    policies, missed_too = _each(config, "submission", "policies", config.policies, ISubmissionPolicy, plug)
-    _refuse(certificate_faults(config) + missed + missed_too + _broker_faults(config))
-    return PluggedIn(hooks, policies)
+    return _looked_at(config, plug)
 
 
 def check(config: Config) -> None:
     """The same without making anything: what can be said of hooks and policies by looking at them. Raises ConfigError."""
-    _, missed = _each(config, "events", "hooks", config.hooks, IEventHook, pluggable)
-    _, missed_too = _each(config, "submission", "policies", config.policies, ISubmissionPolicy, pluggable)
-    _refuse(certificate_faults(config) + missed + missed_too + _broker_faults(config))
+    _looked_at(config, pluggable)
 
 
-def _refuse(faults: Sequence[Fault]) -> None:
+def _looked_at(config: Config, take: Take) -> PluggedIn:
+    hooks, missed = _each(config, "events", "hooks", config.hooks, IEventHook, take)
+    policies, missed_too = _each(config, "submission", "policies", config.policies, ISubmissionPolicy, take)
+    faults = certificate_faults(config) + missed + missed_too + _broker_faults(config)
     if faults:
         raise ConfigError(faults)
+    return PluggedIn(hooks, policies)
 
 
 def _each(
@@ -70,7 +72,7 @@ def _each(
     key: str,
     sections: Sequence[Hook | Policy],
     interface: InterfaceClass,
-    take: Callable[[str, InterfaceClass, Mapping[str, str]], Any],
+    take: Take,
 ) -> tuple[list[tuple[str, Any]], list[Fault]]:
     given = {each.name: each.settings for each in sections}
     found, faults = [], []
