@@ -22,7 +22,7 @@ from twisted.web import server
 from twisted.web.resource import Resource
 
 from lettermta.config import HostPort
-from lettermta.smtp.listening import CannotListen
+from lettermta.smtp.listening import CannotListen, listening_socket
 
 IDLE_SECONDS = 30.0
 """How long a client may take over a request, or between two."""
@@ -163,7 +163,7 @@ def listen(
     faults: list[str] = []
     for address in addresses:
         try:
-            sockets.append(_bound(address))
+            sockets.append(listening_socket(address.host, address.port, BACKLOG))
         except OSError as error:
             faults.append(f"[{section}] listen {address}: {_explain(error, address)}")
         else:
@@ -175,23 +175,6 @@ def listen(
     finally:
         for one in sockets:
             one.close()  # the reactor has descriptors of its own
-
-
-def _bound(address: HostPort) -> socket.socket:
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listening.setblocking(False)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            # [::] is IPv6 alone, as it is for the listeners of mail.
-            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        listening.bind((address.host, address.port))
-        listening.listen(BACKLOG)
-    except OSError:
-        listening.close()
-        raise
-    return listening
 
 
 def _explain(error: OSError, address: HostPort) -> str:

@@ -37,7 +37,7 @@ def open_sockets(listeners: Iterable[Listener]) -> list[Bound]:
         for address in listener.addresses:
             for port in listener.ports:
                 try:
-                    bound.append(Bound(listener, _listen(address, port)))
+                    bound.append(Bound(listener, listening_socket(address, port, BACKLOG)))
                 except OSError as error:
                     if _only_ipv6_is_missing(listener, address, error):
                         _log.info("this machine has no IPv6: port {port} listens on IPv4 only", port=port)
@@ -55,7 +55,8 @@ def _only_ipv6_is_missing(listener: Listener, address: str, error: OSError) -> b
     return address == "::" and "0.0.0.0" in listener.addresses and error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)  # noqa: S104
 
 
-def _listen(address: str, port: int) -> socket.socket:
+def listening_socket(address: str, port: int, backlog: int) -> socket.socket:
+    """A socket that listens on one address; raises OSError."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -65,7 +66,7 @@ def _listen(address: str, port: int) -> socket.socket:
             # IPv4 has sockets of its own; otherwise its clients would show up as ::ffff:a.b.c.d on some systems and not on others.
             listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listening.bind((address, port))
-        listening.listen(BACKLOG)
+        listening.listen(backlog)
     except OSError:
         listening.close()
         raise

@@ -89,10 +89,10 @@ def test_an_address_of_another_machine_is_named_with_the_remedy(free: int) -> No
 
 
 def test_a_port_that_needs_privileges_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    def denied(address: str, port: int) -> socket.socket:
+    def denied(address: str, port: int, backlog: int) -> socket.socket:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(listening, "_listen", denied)  # who runs the tests may be allowed to bind any port
+    monkeypatch.setattr(listening, "listening_socket", denied)  # who runs the tests may be allowed to bind any port
     with pytest.raises(CannotListen) as caught:
         open_sockets([listener(25)])
     assert str(caught.value).startswith("[listener here] port 25 on 127.0.0.1: Permission denied. Ports below 1024 ")
@@ -118,14 +118,14 @@ def test_all_faults_are_told_at_once_and_nothing_stays_open(taken: int, free: in
 
 @pytest.mark.parametrize("code", [errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL])
 def test_a_machine_without_ipv6_listens_on_ipv4_and_only_then(monkeypatch: pytest.MonkeyPatch, free: int, code: int) -> None:
-    real = listening._listen
+    real = listening.listening_socket
 
-    def without_ipv6(address: str, port: int) -> socket.socket:
+    def without_ipv6(address: str, port: int, backlog: int) -> socket.socket:
         if ":" in address:
             raise OSError(code, "no IPv6 here")
-        return real(address, port)
+        return real(address, port, backlog)
 
-    monkeypatch.setattr(listening, "_listen", without_ipv6)
+    monkeypatch.setattr(listening, "listening_socket", without_ipv6)
     bound = open_sockets([listener(free, addresses=("0.0.0.0", "::"))])
     assert [each.socket.family for each in bound] == [socket.AF_INET]
     close(bound)
