@@ -141,6 +141,15 @@ class Event:
         return value if isinstance(value, kind) else None
 
 
+def context(
+    project_id: str | None, project: str | None, route_id: str | None = None, route: str | None = None, *, scope: str = "project"
+) -> bytes:
+    """The ``context`` object of an event (COMPATIBILITY.md section 3): ids, and the slugs of project and route."""
+    return orjson.dumps(
+        {"scope": scope, "team_id": None, "project_id": project_id, "route_id": route_id, "project": project, "route": route}
+    )
+
+
 def response(reply: Reply) -> dict[str, object]:
     """The ``response`` object of an event that a remote reply decided."""
     return {"status_code": reply.code, "enhanced_status_code": reply.enhanced, "content": reply.text}

@@ -121,7 +121,11 @@ def events_of(name: str, suppressions: Iterable[Suppression], moment: float) -> 
     """The events ``suppression.added`` or ``suppression.removed`` of these (COMPATIBILITY.md section 3); no message's, also where one made
     the suppression.
     """
-    return [event.message_event(name, moment, "", _data(one), _context(one.scope)) for one in suppressions]
+    return [event.message_event(name, moment, "", _data(one), _context_of(one.scope)) for one in suppressions]
+
+
+def _context_of(whose: Scope) -> bytes:
+    return event.context(whose.project_id, whose.project, whose.route_id, whose.route, scope=whose.name)
 
 
 def _data(one: Suppression) -> bytes:
@@ -132,19 +136,6 @@ def _data(one: Suppression) -> bytes:
             "value": one.value,
             "reason": one.reason.value,
             "applies_to": one.applies_to.value,
-        }
-    )
-
-
-def _context(scope: Scope) -> bytes:
-    return orjson.dumps(
-        {
-            "scope": scope.name,
-            "team_id": None,
-            "project_id": scope.project_id,
-            "route_id": scope.route_id,
-            "project": scope.project,
-            "route": scope.route,
         }
     )
 

@@ -76,7 +76,7 @@ def compose(
     identifier, moment = terms.id, time.time()
     head = _head(envelope, parsed, terms, identifier, moment)
     facts = orjson.dumps(_facts(identifier, parsed))
-    context = _context(terms.project, terms.route)
+    context = event.context(terms.project.id, terms.project.slug, terms.route.id, terms.route.slug)
     recipients = _distinct(envelope.recipients)
     held = envelope.hold_until if envelope.hold_until is not None and envelope.hold_until > moment else None
     message = Message(
@@ -147,19 +147,6 @@ def _options(envelope: Envelope, head: bytes, recipients: Sequence[Recipient], *
         return options
     ascii_only = head.isascii() and envelope.sender.isascii() and all(recipient.address.isascii() for recipient in recipients)
     return evolve(options, smtputf8=not ascii_only)
-
-
-def _context(project: Project, route: Route) -> bytes:
-    return orjson.dumps(
-        {
-            "scope": "project",
-            "team_id": None,
-            "project_id": project.id,
-            "route_id": route.id,
-            "project": project.slug,
-            "route": route.slug,
-        }
-    )
 
 
 def _distinct(recipients: Sequence[Recipient]) -> tuple[Recipient, ...]:

@@ -91,7 +91,9 @@ class UnsubscribeDesk:
         known = known_of(await self.spool.message(asked.message_id), returned)
         if known is not None and known.told[event.UNSUBSCRIBED]:
             return ()
-        facts, context = (known.facts, known.context) if known is not None else (_facts(asked), _context(scope))
+        facts, context = _facts(asked), event.context(scope.project_id, scope.project)
+        if known is not None:
+            facts, context = known.facts, known.context
         data = {"recipient": asked.address, "unsubscribed_at": event.timestamp(moment)}
         return [event.message_event(event.UNSUBSCRIBED, moment, asked.message_id, facts, context, **data)]
 
@@ -99,16 +101,3 @@ class UnsubscribeDesk:
 def _facts(asked: Unsubscription) -> bytes:
     """What the link alone knows of a message."""
     return orjson.dumps({"message_id": asked.message_id, "subject": None, "metadata": {}, "tag": asked.tag, "tags": [], "headers": []})
-
-
-def _context(scope: Scope) -> bytes:
-    return orjson.dumps(
-        {
-            "scope": "project",
-            "team_id": None,
-            "project_id": scope.project_id,
-            "route_id": None,
-            "project": scope.project,
-            "route": None,
-        }
-    )
